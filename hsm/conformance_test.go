@@ -1,0 +1,69 @@
+package hsm_test
+
+import (
+	"flag"
+	"strings"
+	"testing"
+
+	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/hsm/hsmtest"
+)
+
+var (
+	anyURI   = flag.String("hsm.uri", "", "PKCS#11 URI of a token to hold to the suite, with module-path and pin-source, without object")
+	anyEnv   = flag.String("hsm.env", "", "NAME=VALUE[,NAME=VALUE…] for the module of -hsm.uri")
+	wrongPIN = flag.String("hsm.wrong-pin", "", "pin-source with a wrong PIN for -hsm.uri: costs the token one try; empty: not tried")
+)
+
+func TestSoftTokenConforms(t *testing.T) {
+	hsmtest.Run(t, hsmtest.SoftToken(t).Suite(t))
+}
+
+// TestTokenConforms holds the token of -hsm.uri to the suite, and a fresh SoftHSM token, named the same way, where there is none.
+func TestTokenConforms(t *testing.T) {
+	uri, env, wrong := *anyURI, *anyEnv, *wrongPIN
+	if uri == "" {
+		token := hsmtest.SoftHSM(t)
+		token.Suite(t) // writes the wrong PIN
+		u := hsm.URI{Token: token.Label, ModulePath: token.Module, PINSource: token.PIN}
+		uri, env, wrong = u.String(), "SOFTHSM2_CONF="+token.Config.ModuleEnv["SOFTHSM2_CONF"], token.PIN+".wrong"
+	}
+	suite, err := namedSuite(uri, env, wrong)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hsmtest.Run(t, suite)
+}
+
+func namedSuite(uri, env, wrong string) (hsmtest.Config, error) {
+	base, err := hsm.ParseURI(uri)
+	if err != nil {
+		return hsmtest.Config{}, err
+	}
+	named := func(u hsm.URI) func(string) string {
+		return func(object string) string {
+			u.Object = object
+			return u.String()
+		}
+	}
+	suite := hsmtest.Config{URI: named(base)}
+	if wrong != "" {
+		u := base
+		u.PINSource = wrong
+		suite.WrongPIN = named(u)
+	}
+	if !base.Software {
+		suite.Twin = func(t *testing.T, tokens *hsm.Tokens, object string) {
+			t.Helper()
+			if err := hsm.Twin(tokens, suite.URI(object)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	suite.Tokens.ModuleEnv = make(map[string]string)
+	for _, pair := range strings.FieldsFunc(env, func(r rune) bool { return r == ',' }) {
+		name, value, _ := strings.Cut(pair, "=")
+		suite.Tokens.ModuleEnv[name] = value
+	}
+	return suite, nil
+}

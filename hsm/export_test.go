@@ -1,0 +1,109 @@
+package hsm
+
+import (
+	"crypto/rand"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Twin makes a second P-256 pair under the label of uri, which Generate refuses to do.
+func Twin(t *Tokens, uri string) error {
+	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
+		mechanism, specific, err := k.keyPairMechanism(P256)
+		if err != nil {
+			return err
+		}
+		id := make([]byte, 16)
+		rand.Read(id)
+		public, private := pairTemplates(u.Object, id)
+		_, _, err = k.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{mechanism}, append(public, specific...), private)
+		return err
+	})
+}
+
+// DestroyHalf removes one object of the pair that uri names.
+func DestroyHalf(t *Tokens, uri string, public bool) error {
+	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
+		p, err := k.findPair(session, u)
+		if err != nil {
+			return err
+		}
+		if public {
+			return k.destroyObjects(session, p.public)
+		}
+		return k.destroyObjects(session, p.private)
+	})
+}
+
+// SetID changes the CKA_ID of the public key that uri names.
+func SetID(t *Tokens, uri string, id []byte) error {
+	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
+		p, err := k.findPair(session, u)
+		if err != nil {
+			return err
+		}
+		return k.ctx.SetAttributeValue(session, p.public, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, id)})
+	})
+}
+
+// GenerateExtractable makes an AES key that could leave the token.
+func GenerateExtractable(t *Tokens, uri string) error {
+	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
+		attribute := pkcs11.NewAttribute
+		_, err := k.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, []*pkcs11.Attribute{
+			attribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attribute(pkcs11.CKA_TOKEN, true), attribute(pkcs11.CKA_LABEL, u.Object),
+			attribute(pkcs11.CKA_VALUE_LEN, 32), attribute(pkcs11.CKA_EXTRACTABLE, true), attribute(pkcs11.CKA_SENSITIVE, false),
+		})
+		return err
+	})
+}
+
+// CheckProtected runs the check after key generation on the AES key that uri names.
+func CheckProtected(t *Tokens, uri string) error {
+	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
+		o, err := k.findSecretKey(session, u)
+		if err != nil {
+			return err
+		}
+		return k.checkProtected(session, o, nil, nil)
+	})
+}
+
+// LoseSessions closes the idle sessions of uri's token behind the pool's back, and says how many that were.
+func LoseSessions(t *Tokens, uri string) (lost int, err error) {
+	err = onToken(t, uri, func(k *token, u URI, _ pkcs11.SessionHandle) error {
+		k.pool.mu.Lock()
+		defer k.pool.mu.Unlock()
+		for _, session := range k.pool.idle {
+			if err := k.ctx.CloseSession(session); err != nil {
+				return err
+			}
+			lost++
+		}
+		return nil
+	})
+	return lost, err
+}
+
+// OpenSessions says how many sessions the pool of uri's token has open.
+func OpenSessions(t *Tokens, uri string) (opened int, err error) {
+	err = onToken(t, uri, func(k *token, u URI, _ pkcs11.SessionHandle) error {
+		k.pool.mu.Lock()
+		defer k.pool.mu.Unlock()
+		opened = k.pool.opened
+		return nil
+	})
+	return opened, err
+}
+
+func onToken(t *Tokens, uri string, do func(*token, URI, pkcs11.SessionHandle) error) error {
+	u, err := ParseURI(uri)
+	if err != nil {
+		return err
+	}
+	k, err := t.token(u)
+	if err != nil {
+		return err
+	}
+	return k.administer(u, func(session pkcs11.SessionHandle) error { return do(k, u, session) })
+}

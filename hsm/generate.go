@@ -1,0 +1,186 @@
+package hsm
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// generate makes a pair and hands it out only once the token itself says that it is as protected as asked for.
+func (t *token) generate(owner *Tokens, u URI, algorithm KeyAlgorithm) (*Key, error) {
+	mechanism, specific, err := t.keyPairMechanism(algorithm)
+	if err != nil {
+		return nil, err
+	}
+	err = t.administer(u, func(session pkcs11.SessionHandle) error {
+		id, err := t.newID(session, u)
+		if err != nil {
+			return err
+		}
+		public, private := pairTemplates(u.Object, id)
+		p := pair{}
+		p.public, p.private, err = t.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{mechanism}, append(public, specific...), private)
+		if err != nil {
+			return fmt.Errorf("make %s key pair on token %q: C_GenerateKeyPair: %w", algorithm, t.label, err)
+		}
+		u.ID = id
+		if err := t.checkPair(session, u, p); err != nil {
+			return errors.Join(err, t.destroyObjects(session, p.private, p.public))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t.key(owner, u)
+}
+
+// keyPairMechanism returns how the token makes pairs of algorithm, and what the public template says of it.
+func (t *token) keyPairMechanism(algorithm KeyAlgorithm) (*pkcs11.Mechanism, []*pkcs11.Attribute, error) {
+	mechanism := uint(pkcs11.CKM_EC_KEY_PAIR_GEN)
+	var specific []*pkcs11.Attribute
+	switch algorithm {
+	case RSA3072, RSA4096:
+		bits := map[KeyAlgorithm]int{RSA3072: 3072, RSA4096: 4096}[algorithm]
+		mechanism = pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN
+		specific = []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, bits),
+			pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}), // TS 119 312: above 2^16
+		}
+	case Ed25519:
+		mechanism = ckmECEdwardsKeyPairGen
+	}
+	for _, spec := range curveSpecs() {
+		if spec.algorithm == algorithm {
+			specific = []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, spec.params)}
+		}
+	}
+	if specific == nil || !t.has(mechanism) {
+		return nil, nil, fmt.Errorf("token %q makes no %s keys (it has no mechanism 0x%x)", t.label, algorithm, mechanism)
+	}
+	return pkcs11.NewMechanism(mechanism, nil), specific, nil
+}
+
+// newID returns the CKA_ID for a new object, after making sure that neither it nor the label is taken by anything.
+func (t *token) newID(session pkcs11.SessionHandle, u URI) ([]byte, error) {
+	if u.Object == "" {
+		return nil, errors.New("the URI has no object: a new key needs a label, add object=LABEL to it")
+	}
+	taken := func(kind uint, value []byte, what string) error {
+		found, err := t.find(session, []*pkcs11.Attribute{pkcs11.NewAttribute(kind, value)})
+		if err == nil && len(found) > 0 {
+			err = fmt.Errorf("token %q has %d objects of this %s: %w: choose another, or remove them first", t.label, len(found), what, ErrExists)
+		}
+		return err
+	}
+	if err := taken(pkcs11.CKA_LABEL, []byte(u.Object), "label"); err != nil {
+		return nil, err
+	}
+	if len(u.ID) > 0 {
+		return u.ID, taken(pkcs11.CKA_ID, u.ID, "id")
+	}
+	id := make([]byte, 16)
+	rand.Read(id) // never fails: it ends the process instead
+	return id, nil
+}
+
+// pairTemplates asks for a pair that signs and verifies and does nothing else. What a template leaves out is for the token to
+// choose, and SoftHSM would choose decryption and unwrapping.
+func pairTemplates(label string, id []byte) (public, private []*pkcs11.Attribute) {
+	attribute := pkcs11.NewAttribute
+	public = []*pkcs11.Attribute{
+		attribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
+		attribute(pkcs11.CKA_TOKEN, true),
+		attribute(pkcs11.CKA_PRIVATE, false),
+		attribute(pkcs11.CKA_LABEL, label),
+		attribute(pkcs11.CKA_ID, id),
+		attribute(pkcs11.CKA_VERIFY, true),
+		attribute(pkcs11.CKA_ENCRYPT, false),
+		attribute(pkcs11.CKA_WRAP, false),
+	}
+	private = append(protectedTemplate(pkcs11.CKO_PRIVATE_KEY, label, id),
+		attribute(pkcs11.CKA_SIGN, true),
+		attribute(pkcs11.CKA_DECRYPT, false),
+		attribute(pkcs11.CKA_UNWRAP, false),
+		attribute(pkcs11.CKA_DERIVE, false),
+	)
+	return public, private
+}
+
+// protectedTemplate is what every secret of ours has: on the token, only after login, never to leave.
+func protectedTemplate(class uint, label string, id []byte) []*pkcs11.Attribute {
+	attribute := pkcs11.NewAttribute
+	return []*pkcs11.Attribute{
+		attribute(pkcs11.CKA_CLASS, class),
+		attribute(pkcs11.CKA_TOKEN, true),
+		attribute(pkcs11.CKA_PRIVATE, true),
+		attribute(pkcs11.CKA_SENSITIVE, true),
+		attribute(pkcs11.CKA_EXTRACTABLE, false),
+		attribute(pkcs11.CKA_LABEL, label),
+		attribute(pkcs11.CKA_ID, id),
+	}
+}
+
+// checkPair asks the token what it made: the pair under its name, and nothing else under it, protected and for signing only.
+func (t *token) checkPair(session pkcs11.SessionHandle, u URI, made pair) error {
+	found, err := t.findPair(session, u)
+	if err != nil {
+		return err
+	}
+	if found != made {
+		return fmt.Errorf("token %q shows another pair under the new one's name", t.label)
+	}
+	if _, err := t.publicKey(session, made.public); err != nil {
+		return err
+	}
+	return t.checkProtected(session, made.private, []uint{pkcs11.CKA_SIGN}, []uint{pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP, pkcs11.CKA_DERIVE})
+}
+
+// checkProtected reads a new secret object's attributes back: protected, made here, and with the uses it should have and none that it
+// should not.
+func (t *token) checkProtected(session pkcs11.SessionHandle, o object, uses, bans []uint) error {
+	must := append([]uint{pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LOCAL}, uses...)
+	mustNot := append([]uint{pkcs11.CKA_EXTRACTABLE}, bans...)
+	for i, kind := range append(must, mustNot...) {
+		set, err := t.flag(session, o, kind)
+		if err != nil {
+			return err
+		}
+		if set != (i < len(must)) {
+			return fmt.Errorf("token %q made a key whose attribute 0x%x is %v: it is not protected as asked and is destroyed", t.label, kind, set)
+		}
+	}
+	return nil
+}
+
+func (t *token) destroyObjects(session pkcs11.SessionHandle, objects ...object) error {
+	var errs []error
+	for _, o := range objects {
+		if err := t.ctx.DestroyObject(session, o); err != nil {
+			errs = append(errs, fmt.Errorf("destroy object on token %q: C_DestroyObject: %w", t.label, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// destroy removes the pair, or else the secret key, that u names.
+func (t *token) destroy(u URI) error {
+	return t.administer(u, func(session pkcs11.SessionHandle) error {
+		if u.Type != "secret-key" {
+			p, err := t.findPair(session, u)
+			if err == nil {
+				return t.destroyObjects(session, p.private, p.public)
+			}
+			if u.Type != "" || !errors.Is(err, ErrNotFound) {
+				return err
+			}
+		}
+		secret, err := t.findSecretKey(session, u)
+		if err != nil {
+			return err
+		}
+		return t.destroyObjects(session, secret)
+	})
+}

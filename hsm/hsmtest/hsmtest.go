@@ -1,0 +1,119 @@
+// Package hsmtest holds any token to what package hsm promises: one suite for SoftHSM, soft tokens and the HSM on your desk.
+package hsmtest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/zegel-tsp/zegel/hsm"
+)
+
+// Token is a throw-away token for one test.
+type Token struct {
+	Config hsm.Config // for hsm.New
+	Label  string     // of the token; empty for a soft token
+	Module string     // path of the PKCS#11 module; empty for a soft token
+	Dir    string     // of a soft token, where its keys are; of SoftHSM, where its tokens are
+	PIN    string     // path of the file with the PIN
+}
+
+// SoftHSM initialises a SoftHSM 2 token in the test's temporary folder. It sets SOFTHSM2_CONF for the length of the test, so such
+// tests cannot be parallel, and every hsm.Tokens must be closed when its test ends: the module reads the variable
+// when the first one opens it. Without SoftHSM the test fails.
+func SoftHSM(t testing.TB) *Token {
+	t.Helper()
+	module := softHSMModule(t)
+	dir := t.TempDir()
+	tokens := filepath.Join(dir, "tokens")
+	if err := os.Mkdir(tokens, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(dir, "softhsm2.conf")
+	write(t, conf, fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", tokens))
+	t.Setenv("SOFTHSM2_CONF", conf)
+	token := &Token{
+		Config: hsm.Config{ModuleEnv: map[string]string{"SOFTHSM2_CONF": conf}},
+		Label:  "zegel test",
+		Module: module,
+		Dir:    tokens,
+		PIN:    filepath.Join(dir, "pin"),
+	}
+	const pin = "not a secret"
+	write(t, token.PIN, pin+"\n")
+	token.Init(t, token.Label)
+	return token
+}
+
+// Init adds another token with the same PIN, which Token.Label then names if you set it.
+func (k *Token) Init(t testing.TB, label string) {
+	t.Helper()
+	pin, err := os.ReadFile(k.PIN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = hsm.InitToken(k.Config, hsm.TokenInit{Module: k.Module, Label: label, SOPIN: []byte("12345678"), PIN: pin[:len(pin)-1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// SoftToken makes an empty soft token in the test's temporary folder. Its key files open some 30 times faster than real ones.
+func SoftToken(t testing.TB) *Token {
+	t.Helper()
+	dir := t.TempDir()
+	token := &Token{Dir: filepath.Join(dir, "keys"), PIN: filepath.Join(dir, "pin")}
+	token.Config.SoftWorkFactor = 10
+	write(t, token.PIN, "not a secret\n")
+	return token
+}
+
+// URI names an object on the token, with its PIN.
+func (k *Token) URI(object string) string { return k.uri(object, k.PIN) }
+
+func (k *Token) uri(object, pin string) string {
+	u := hsm.URI{Object: object, PINSource: "file:" + pin}
+	if k.Module == "" {
+		u.Software, u.Dir = true, k.Dir
+	} else {
+		u.Token, u.ModulePath = k.Label, k.Module
+	}
+	return u.String()
+}
+
+// WrongPIN names an object on the token, with a PIN that is not the token's.
+func (k *Token) WrongPIN(object string) string { return k.uri(object, k.PIN+".wrong") }
+
+// Suite is the configuration with which Run tries the token.
+func (k *Token) Suite(t testing.TB) Config {
+	t.Helper()
+	write(t, k.PIN+".wrong", "not the PIN\n")
+	return Config{Tokens: k.Config, URI: k.URI, WrongPIN: k.WrongPIN}
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// softHSMModule finds the library where the systems' packages put it.
+func softHSMModule(t testing.TB) string {
+	t.Helper()
+	for _, pattern := range []string{
+		"/usr/lib/softhsm/libsofthsm2.so",
+		"/usr/lib/*/softhsm/libsofthsm2.so",
+		"/usr/lib64/pkcs11/libsofthsm2.so",
+		"/usr/lib64/softhsm/libsofthsm2.so",
+		"/usr/local/lib/softhsm/libsofthsm2.so",
+		"/opt/homebrew/lib/softhsm/libsofthsm2.so",
+	} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return found[0]
+		}
+	}
+	t.Fatal("SoftHSM 2 is not installed: run make test, which installs it, or apt-get install softhsm2")
+	return ""
+}

@@ -1,0 +1,99 @@
+package hsm
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+)
+
+// scriptedSessions is a token that opens at most limit sessions and counts.
+type scriptedSessions struct {
+	mu            sync.Mutex
+	limit         int
+	open, highest int
+	next          pkcs11.SessionHandle
+}
+
+func (s *scriptedSessions) pool(size int) *pool {
+	return &pool{busy: make(chan struct{}, size),
+		openSession: func() (pkcs11.SessionHandle, error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.open >= s.limit {
+				return 0, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)
+			}
+			s.open++
+			s.highest = max(s.highest, s.open)
+			s.next++
+			return s.next, nil
+		},
+		closeSession: func(pkcs11.SessionHandle) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.open--
+			return nil
+		},
+	}
+}
+
+// A token with fewer sessions to give than its pool may have makes callers wait, not fail, whatever else goes wrong.
+func TestPoolShrinks(t *testing.T) {
+	token := &scriptedSessions{limit: 3}
+	p := token.pool(16)
+	if err := p.run(func(pkcs11.SessionHandle) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var calls, inUse atomic.Int64
+	var group sync.WaitGroup
+	for i := range 64 {
+		group.Go(func() {
+			for j := range 50 {
+				err := p.run(func(pkcs11.SessionHandle) error {
+					if inUse.Add(1) > 3 {
+						t.Error("more calls at once than sessions")
+					}
+					defer inUse.Add(-1)
+					calls.Add(1)
+					if i == 0 && j%10 == 0 {
+						return pkcs11.Error(pkcs11.CKR_DATA_LEN_RANGE) // the caller's fault: the session stays
+					}
+					return nil
+				})
+				if err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_DATA_LEN_RANGE)) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if calls.Load() != 64*50 || token.highest > 3 || len(p.idle) != token.open || p.opened != token.open {
+		t.Errorf("%d calls, %d sessions at most, %d open, %d idle", calls.Load(), token.highest, token.open, len(p.idle))
+	}
+	if err := p.close(); err != nil || token.open != 0 {
+		t.Errorf("close: %v, %d sessions left", err, token.open)
+	}
+}
+
+// A token that has no session at all to give is an error, and one that spoils every session leaks none.
+func TestPoolFails(t *testing.T) {
+	token := &scriptedSessions{}
+	p := token.pool(2)
+	for range 5 {
+		if err := p.run(func(pkcs11.SessionHandle) error { return nil }); !errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)) {
+			t.Errorf("run without a session: %v", err)
+		}
+	}
+	token.limit = 2
+	for range 5 {
+		fault := pkcs11.Error(pkcs11.CKR_DEVICE_ERROR)
+		if err := p.run(func(pkcs11.SessionHandle) error { return fault }); !errors.Is(err, fault) {
+			t.Errorf("run: %v, want %v", err, fault)
+		}
+		if token.open != 0 || p.opened != 0 || len(p.busy) != 0 {
+			t.Errorf("%d sessions open, pool says %d, %d places taken", token.open, p.opened, len(p.busy))
+		}
+	}
+}

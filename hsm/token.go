@@ -1,0 +1,175 @@
+package hsm
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/miekg/pkcs11"
+)
+
+// token is one token of a module: its login, its administrative session and its pool.
+type token struct {
+	module     *module
+	ctx        *pkcs11.Ctx
+	slot       uint
+	label      string
+	info       pkcs11.TokenInfo
+	mechanisms []uint // sorted
+	pool       *pool
+
+	// admin guards what follows. Look-ups, attributes and key generation run under it, one at a time, on a read-write session
+	// that stays open: while it does, the login holds. (Key pairs made side by side come out broken: SoftHSM issue 573.)
+	admin    sync.Mutex
+	session  pkcs11.SessionHandle
+	loggedIn bool  // session is open and the user is logged in
+	refused  error // the token turned the PIN down; it is not asked again
+}
+
+func (t *token) has(mechanism uint) bool {
+	_, found := slices.BinarySearch(t.mechanisms, mechanism)
+	return found
+}
+
+// administer calls use with the administrative session, after the login that u's PIN allows.
+func (t *token) administer(u URI, use func(pkcs11.SessionHandle) error) error {
+	t.admin.Lock()
+	defer t.admin.Unlock()
+	if err := t.logIn(u); err != nil {
+		return fmt.Errorf("log in to token %q: %w", t.label, err)
+	}
+	err := use(t.session)
+	if spoilsSession(err) {
+		_ = t.ctx.CloseSession(t.session) // err says why
+		t.loggedIn = false
+	}
+	return err
+}
+
+// logIn opens the administrative session and logs the process in, once. The caller holds t.admin.
+func (t *token) logIn(u URI) error {
+	if t.refused != nil {
+		return fmt.Errorf("%w (not tried again since)", t.refused)
+	}
+	if t.loggedIn {
+		return nil
+	}
+	if t.info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0 && !u.hasPIN() {
+		return errors.New("the token wants a PIN and the URI has no pin-source: add pin-source=file:/absolute/path to it")
+	}
+	session, err := t.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_TOKEN_WRITE_PROTECTED)) {
+		session, err = t.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION)
+	}
+	if err != nil {
+		return fmt.Errorf("open session: C_OpenSession: %w", err)
+	}
+	if u.hasPIN() {
+		err = u.withPIN(func(pin string) error {
+			return t.explainLogin(u, t.ctx.Login(session, pkcs11.CKU_USER, pin))
+		})
+	}
+	if err != nil {
+		_ = t.ctx.CloseSession(session) // err says why
+		return err
+	}
+	t.session, t.loggedIn = session, true
+	return nil
+}
+
+// explainLogin turns the answer of C_Login into words and remembers a refusal.
+func (t *token) explainLogin(u URI, err error) error {
+	var code pkcs11.Error
+	if err == nil {
+		return nil
+	}
+	if errors.As(err, &code) && code == pkcs11.CKR_USER_ALREADY_LOGGED_IN {
+		return nil // the login is the process's: somebody else in it has opened the token
+	}
+	var remedy string
+	switch code {
+	case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE:
+		remedy = "correct the PIN and restart; it is not tried again, because tokens lock after a few wrong PINs"
+		if info, err := t.ctx.GetTokenInfo(t.slot); err == nil {
+			switch {
+			case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
+				remedy = "the token is locked now: its security officer must unlock it"
+			case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
+				remedy += "; the token has ONE try left"
+			}
+		}
+	case pkcs11.CKR_PIN_LOCKED:
+		remedy = "the token is locked: its security officer must unlock it"
+	case pkcs11.CKR_PIN_EXPIRED:
+		remedy = "set a new PIN with the vendor's tool"
+	case pkcs11.CKR_USER_PIN_NOT_INITIALIZED:
+		remedy = "the token has no user PIN yet: its security officer must set one"
+	default:
+		return fmt.Errorf("C_Login: %w", err)
+	}
+	t.refused = fmt.Errorf("%w: %s: C_Login: %w: %s", ErrPINRefused, u.pinOrigin(), err, remedy)
+	return t.refused
+}
+
+// object is a handle with what makes it one: valid in every session of the process while the login holds.
+type object = pkcs11.ObjectHandle
+
+// find returns the objects that have all attributes of template, at most 100 of them.
+func (t *token) find(session pkcs11.SessionHandle, template []*pkcs11.Attribute) ([]object, error) {
+	if err := t.ctx.FindObjectsInit(session, template); err != nil {
+		return nil, fmt.Errorf("find objects: C_FindObjectsInit: %w", err)
+	}
+	var all []object
+	for len(all) < 100 {
+		found, _, err := t.ctx.FindObjects(session, 100-len(all))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("find objects: C_FindObjects: %w", err), t.ctx.FindObjectsFinal(session))
+		}
+		if len(found) == 0 {
+			break
+		}
+		all = append(all, found...)
+	}
+	if err := t.ctx.FindObjectsFinal(session); err != nil {
+		return nil, fmt.Errorf("find objects: C_FindObjectsFinal: %w", err)
+	}
+	return all, nil
+}
+
+// attribute reads one attribute; nil where the object has none of that type.
+func (t *token) attribute(session pkcs11.SessionHandle, o object, kind uint) ([]byte, error) {
+	values, err := t.ctx.GetAttributeValue(session, o, []*pkcs11.Attribute{pkcs11.NewAttribute(kind, nil)})
+	switch {
+	case errors.Is(err, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read attribute 0x%x: C_GetAttributeValue: %w", kind, err)
+	}
+	return values[0].Value, nil
+}
+
+// flag reads a CK_BBOOL attribute; one that the object does not have counts as false.
+func (t *token) flag(session pkcs11.SessionHandle, o object, kind uint) (bool, error) {
+	value, err := t.attribute(session, o, kind)
+	return len(value) == 1 && value[0] != 0, err
+}
+
+// close ends the login and all sessions of ours. Tokens.Close has seen to it that no call is running.
+func (t *token) close() error {
+	t.admin.Lock()
+	defer t.admin.Unlock()
+	errs := []error{t.pool.close()}
+	if t.loggedIn {
+		if t.module.owned { // else the login is not ours alone
+			if err := t.ctx.Logout(t.session); err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_NOT_LOGGED_IN)) {
+				errs = append(errs, fmt.Errorf("log out of token %q: C_Logout: %w", t.label, err))
+			}
+		}
+		if err := t.ctx.CloseSession(t.session); err != nil {
+			errs = append(errs, fmt.Errorf("close session with token %q: C_CloseSession: %w", t.label, err))
+		}
+		t.loggedIn = false
+	}
+	return errors.Join(errs...)
+}
