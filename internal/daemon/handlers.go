@@ -1,0 +1,90 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// MetricsHandler serves /metrics from the registry and /health: 200 {"ready":true,...} or 503 {"ready":false,"reason":"..."}.
+// health returns facts to show (clock state among them) and why the daemon is not ready.
+func MetricsHandler(r *prometheus.Registry, health func() (facts map[string]any, err error)) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{Registry: r}))
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		facts, err := readiness(health)
+		status := http.StatusOK
+		if err != nil {
+			status = http.StatusServiceUnavailable
+		}
+		WriteJSON(w, status, facts)
+	})
+	return mux
+}
+
+// Status is what StatusHandler needs.
+type Status struct {
+	Env      Env
+	Officers []Officer
+	Health   func() (facts map[string]any, err error) // as MetricsHandler's
+}
+
+// StatusHandler serves GET /v1/status to every officer, whatever the role: the facts of Health with daemon, version,
+// config_sha256, ready and, if not ready, reason. The answer is 200 in either case. A caller who is no officer
+// gets 401 or 403 and a line in the log (EN 319 411-1 OVR-6.5.5-07).
+func StatusHandler(s Status) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := OfficerOf(r, s.Officers); err != nil {
+			Deny(w, r, s.Env.Log, err)
+			return
+		}
+		facts, _ := readiness(s.Health)
+		facts["daemon"] = s.Env.Daemon
+		facts["version"] = s.Env.Version
+		facts["config_sha256"] = fmt.Sprintf("%x", s.Env.ConfigDigest)
+		WriteJSON(w, http.StatusOK, facts)
+	})
+	return mux
+}
+
+// readiness calls health and puts its verdict among a copy of its facts.
+func readiness(health func() (map[string]any, error)) (map[string]any, error) {
+	facts := make(map[string]any)
+	told, err := health()
+	for k, v := range told {
+		facts[k] = v
+	}
+	facts["ready"] = err == nil
+	if err != nil {
+		facts["reason"] = err.Error()
+	}
+	return facts, err
+}
+
+// Deny answers a request that OfficerOf or a role check refused: 401 where no client certificate came, else 403. It logs the denial.
+func Deny(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	status := http.StatusForbidden
+	if errors.Is(err, ErrNoCertificate) {
+		status = http.StatusUnauthorized
+	}
+	log.Warn("denied", "method", r.Method, "path", r.URL.Path, "peer", r.RemoteAddr, "reason", err.Error())
+	WriteJSON(w, status, map[string]string{"error": err.Error()})
+}
+
+// WriteJSON answers with v as JSON. An error of the connection is the client's loss; nothing is left to tell it.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		status, text = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written as JSON"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n'))
+}

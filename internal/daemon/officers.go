@@ -1,0 +1,132 @@
+package daemon
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Officer is one line of who may call an admin listener.
+type Officer struct {
+	ID          string   `yaml:"id"`                 // 32 hex digits: the opaque id in the journal
+	Name        string   `yaml:"name"`               // for people; never in a leaf
+	Certificate string   `yaml:"certificate_sha256"` // of the client certificate's DER
+	Roles       []string `yaml:"roles"`
+}
+
+// The trusted roles of EN 319 401 REQ-7.2-14 and EN 319 411-1 OVR-6.4.4-02.
+const (
+	RegistrationOfficer = "registration_officer"
+	RevocationOfficer   = "revocation_officer"
+	SystemAuditor       = "system_auditor"
+	SecurityOfficer     = "security_officer"
+	SystemOperator      = "system_operator"
+	SystemAdministrator = "system_administrator"
+)
+
+// Roles are all roles an officer may have.
+func Roles() []string {
+	return []string{RegistrationOfficer, RevocationOfficer, SystemAuditor, SecurityOfficer, SystemOperator, SystemAdministrator}
+}
+
+// Has reports whether the officer has one of roles.
+func (o Officer) Has(roles ...string) bool {
+	return slices.ContainsFunc(roles, func(role string) bool { return slices.Contains(o.Roles, role) })
+}
+
+// Actor is the officer's opaque id in binary, as the journal has it.
+func (o Officer) Actor() ([16]byte, error) {
+	var actor [16]byte
+	b, err := hex.DecodeString(o.ID)
+	if err != nil || len(b) != len(actor) {
+		return actor, fmt.Errorf("officer id %q: 32 hex digits are needed", o.ID)
+	}
+	copy(actor[:], b)
+	if actor == ([16]byte{}) {
+		return actor, errors.New("officer id: all zero names nobody")
+	}
+	return actor, nil
+}
+
+// Errors of OfficerOf that callers branch on.
+var (
+	ErrNoCertificate = errors.New("no client certificate")
+	ErrNotAnOfficer  = errors.New("the client certificate belongs to no officer of this configuration")
+)
+
+// OfficerOf is the officer among officers whose client certificate r came with. The listener has verified the
+// certificate against its client_ca; without one the error is ErrNoCertificate, with a strange one it wraps ErrNotAnOfficer.
+func OfficerOf(r *http.Request, officers []Officer) (Officer, error) {
+	digest, err := ClientDigest(r)
+	if err != nil {
+		return Officer{}, err
+	}
+	for _, o := range officers {
+		if strings.EqualFold(o.Certificate, digest) {
+			return o, nil
+		}
+	}
+	return Officer{}, fmt.Errorf("%w: its SHA-256 is %s", ErrNotAnOfficer, digest)
+}
+
+// ClientDigest is the SHA-256 of the DER of the client certificate r came with, in lower-case hex, or ErrNoCertificate.
+func ClientDigest(r *http.Request) (string, error) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.PeerCertificates) == 0 {
+		return "", ErrNoCertificate
+	}
+	digest := sha256.Sum256(r.TLS.PeerCertificates[0].Raw)
+	return hex.EncodeToString(digest[:]), nil
+}
+
+// ValidateOfficers judges the officers of a config: ids, digests, known roles, nobody twice; and under
+// `assurance: qualified` the separation of duties of EN 319 401 REQ-7.2-13: a system auditor has no other role,
+// a security officer is neither system administrator nor system operator. Every error is a KeyError.
+func ValidateOfficers(officers []Officer, assurance string) error {
+	seen := make(map[string]string)
+	for i, o := range officers {
+		key := fmt.Sprintf("officers[%d]", i)
+		if _, err := o.Actor(); err != nil {
+			return Keyf(key+".id", "%w", err)
+		}
+		if b, err := hex.DecodeString(o.Certificate); err != nil || len(b) != sha256.Size {
+			return Keyf(key+".certificate_sha256", "64 hex digits are needed: the SHA-256 of the client certificate's DER")
+		}
+		for _, unique := range []string{strings.ToLower(o.ID), strings.ToLower(o.Certificate)} {
+			if before, twice := seen[unique]; twice {
+				return Keyf(key, "%s is that of %s already", unique, before)
+			}
+			seen[unique] = key
+		}
+		if err := ValidateRoles(key+".roles", o.Roles, assurance); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ValidateRoles judges the roles of one officer as ValidateOfficers does. key is their config key.
+func ValidateRoles(key string, roles []string, assurance string) error {
+	if len(roles) == 0 {
+		return Keyf(key, "no role: name one or more of %s", strings.Join(Roles(), ", "))
+	}
+	for i, role := range roles {
+		if !slices.Contains(Roles(), role) {
+			return Keyf(fmt.Sprintf("%s[%d]", key, i), "%q is no role: %s", role, strings.Join(Roles(), ", "))
+		}
+	}
+	if assurance != AssuranceQualified {
+		return nil
+	}
+	o := Officer{Roles: roles}
+	if o.Has(SystemAuditor) && len(roles) > 1 {
+		return Keyf(key, "a system_auditor may have no other role (EN 319 401 REQ-7.2-13)")
+	}
+	if o.Has(SecurityOfficer) && o.Has(SystemAdministrator, SystemOperator) {
+		return Keyf(key, "a security_officer may not be system_administrator or system_operator (EN 319 401 REQ-7.2-13)")
+	}
+	return nil
+}
