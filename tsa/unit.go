@@ -1,0 +1,322 @@
+package tsa
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/zegel-tsp/zegel/internal/der"
+)
+
+// Unit is a time-stamping unit: one key, used for nothing else (TIS-7.7.1-08), and the certificate that says so.
+type Unit struct {
+	Key         crypto.Signer
+	Certificate *x509.Certificate
+	// Chain holds the certificates above Certificate. Those that are self-signed are what New verifies the
+	// others under, and stay out of tokens; without any the last one is taken for the anchor.
+	Chain []*x509.Certificate
+}
+
+// Object identifiers: RFC 5652 §11.1, §11.2, §4, §5.1; RFC 5035 §3; RFC 3161 §2.4.2.
+var (
+	oidSignedData           = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
+	oidContentType          = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 3}
+	oidMessageDigest        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 4}
+	oidTSTInfo              = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 1, 4}
+	oidSigningCertificateV2 = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 2, 47}
+	oidQCStatements         = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 3}
+	oidQTSTStatement        = asn1.ObjectIdentifier{0, 4, 0, 19422, 1, 1} // esi4-qtstStatement-1, EN 319 422 annex B
+	oidExtKeyUsage          = asn1.ObjectIdentifier{2, 5, 29, 37}
+	oidTimeStamping         = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}
+	oidPrivateKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 16}
+)
+
+// signer is a Unit that was checked, with everything that is the same in each of its tokens encoded once.
+type signer struct {
+	key         crypto.Signer
+	algorithm   der.Algorithm
+	hash        [32]byte  // SHA-256 of the certificate's DER
+	keyNotAfter time.Time // the first of notAfter and the end of privateKeyUsagePeriod
+	notBefore   time.Time // the last of notBefore and the start of privateKeyUsagePeriod
+
+	contentType        []byte // of ContentInfo
+	head               []byte // of SignedData: version, digestAlgorithms
+	eContentType       []byte
+	certificates       []byte // [0] IMPLICIT CertificateSet
+	signerHead         []byte // of SignerInfo: version, sid, digestAlgorithm
+	attributes         []byte // SET OF Attribute as it is hashed, but for the messageDigest
+	digestAt           int    // where in attributes the messageDigest's octets begin
+	signatureAlgorithm []byte
+	tsa                []byte // TSTInfo.tsa
+}
+
+// newSigner checks u: the key fits the certificate, the certificate is a TSU's and its chain verifies.
+func newSigner(u Unit) (*signer, error) {
+	if u.Key == nil || u.Certificate == nil {
+		return nil, errors.New("a unit needs a key and a certificate")
+	}
+	c := u.Certificate
+	if pub, ok := u.Key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(c.PublicKey) {
+		return nil, fmt.Errorf("the certificate of %s is for another key", nameText(c.Subject))
+	}
+	algorithm, err := der.AlgorithmFor(c.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTSUCertificate(c); err != nil {
+		return nil, err
+	}
+	if err := verifyUnitChain(u); err != nil {
+		return nil, err
+	}
+	s := &signer{key: u.Key, algorithm: algorithm, hash: sha256.Sum256(c.Raw)}
+	if s.notBefore, s.keyNotAfter, err = keyUsePeriod(c); err != nil {
+		return nil, err
+	}
+	s.precompute(u)
+	return s, nil
+}
+
+// checkTSUCertificate checks what RFC 3161 §2.3 and EN 319 422 §6 want of a TSU's certificate.
+func checkTSUCertificate(c *x509.Certificate) error {
+	if err := checkExtKeyUsage(c); err != nil {
+		return err
+	}
+	const allowed = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
+	if c.KeyUsage == 0 || c.KeyUsage&^allowed != 0 {
+		return errors.New("the TSU certificate's keyUsage is not digitalSignature, nonRepudiation or both")
+	}
+	if c.IsCA {
+		return errors.New("the TSU certificate is a CA certificate")
+	}
+	return nil
+}
+
+// checkExtKeyUsage wants extKeyUsage critical, with id-kp-timeStamping and nothing else (RFC 3161 §2.3).
+func checkExtKeyUsage(c *x509.Certificate) error {
+	var want cryptobyte.Builder
+	want.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidTimeStamping) })
+	for _, e := range c.Extensions {
+		if e.Id.Equal(oidExtKeyUsage) && e.Critical && bytes.Equal(e.Value, want.BytesOrPanic()) {
+			return nil
+		}
+	}
+	return errors.New("the TSU certificate's extKeyUsage is not critical with timeStamping alone (RFC 3161 §2.3)")
+}
+
+// verifyUnitChain verifies the certificate under its own chain (TIS-7.6.4-05), at the first moment when all of it
+// was valid: whether the unit's still is, is asked of the clock for each token.
+func verifyUnitChain(u Unit) error {
+	if len(u.Chain) == 0 {
+		return errors.New("the unit has no chain: give the certificates above the TSU's, up to the root")
+	}
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	anchored := false
+	at := u.Certificate.NotBefore
+	for _, c := range u.Chain {
+		if c.NotBefore.After(at) {
+			at = c.NotBefore // a CA certificate that was renewed
+		}
+		if selfSigned(c) {
+			roots.AddCert(c)
+			anchored = true
+		} else {
+			intermediates.AddCert(c)
+		}
+	}
+	if !anchored {
+		roots.AddCert(u.Chain[len(u.Chain)-1])
+	}
+	_, err := u.Certificate.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates,
+		CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping},
+	})
+	if err != nil {
+		return fmt.Errorf("verify the TSU certificate under its chain: %w", err)
+	}
+	return nil
+}
+
+func selfSigned(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
+
+// keyUsePeriod is when the key may sign: the certificate's validity, cut by privateKeyUsagePeriod (TIS-7.6.7-04).
+//
+//	PrivateKeyUsagePeriod ::= SEQUENCE {
+//	    notBefore  [0] IMPLICIT GeneralizedTime OPTIONAL,
+//	    notAfter   [1] IMPLICIT GeneralizedTime OPTIONAL }
+func keyUsePeriod(c *x509.Certificate) (notBefore, notAfter time.Time, err error) {
+	notBefore, notAfter = c.NotBefore, c.NotAfter
+	for _, e := range c.Extensions {
+		if !e.Id.Equal(oidPrivateKeyUsage) {
+			continue
+		}
+		var seq, from, to cryptobyte.String
+		var hasFrom, hasTo bool
+		s := cryptobyte.String(e.Value)
+		if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !s.Empty() ||
+			!seq.ReadOptionalASN1(&from, &hasFrom, cbasn1.Tag(0x80)) ||
+			!seq.ReadOptionalASN1(&to, &hasTo, cbasn1.Tag(0x81)) || !seq.Empty() {
+			return notBefore, notAfter, errors.New("privateKeyUsagePeriod of the TSU certificate is malformed")
+		}
+		if hasFrom {
+			t, err := parseGenTime(from)
+			if err != nil {
+				return notBefore, notAfter, fmt.Errorf("privateKeyUsagePeriod of the TSU certificate: %w", err)
+			}
+			if t.After(notBefore) {
+				notBefore = t
+			}
+		}
+		if hasTo {
+			t, err := parseGenTime(to)
+			if err != nil {
+				return notBefore, notAfter, fmt.Errorf("privateKeyUsagePeriod of the TSU certificate: %w", err)
+			}
+			if t.Before(notAfter) {
+				notAfter = t
+			}
+		}
+	}
+	return notBefore, notAfter, nil
+}
+
+// usable reports whether the key may sign at t (TIS-7.6.7-06, TIS-7.7.1-09).
+func (s *signer) usable(t time.Time) error {
+	switch {
+	case t.Before(s.notBefore):
+		return fmt.Errorf("the unit's key may not sign before %s", stamp(s.notBefore))
+	case t.After(s.keyNotAfter):
+		return fmt.Errorf("the unit's key may not sign after %s: make a new unit (EN 319 421 TIS-7.7.1-09)", stamp(s.keyNotAfter))
+	}
+	return nil
+}
+
+// precompute encodes what every token of the unit has in common.
+//
+//	ContentInfo ::= SEQUENCE { contentType, content [0] EXPLICIT SignedData }
+//	SignedData ::= SEQUENCE {
+//	    version           INTEGER (3),
+//	    digestAlgorithms  SET OF AlgorithmIdentifier,
+//	    encapContentInfo  SEQUENCE { eContentType, eContent [0] EXPLICIT OCTET STRING },
+//	    certificates      [0] IMPLICIT CertificateSet OPTIONAL,
+//	    signerInfos       SET OF SignerInfo }
+//	SignerInfo ::= SEQUENCE {
+//	    version             INTEGER (1),
+//	    sid                 IssuerAndSerialNumber,
+//	    digestAlgorithm     AlgorithmIdentifier,
+//	    signedAttrs         [0] IMPLICIT SET OF Attribute,
+//	    signatureAlgorithm  AlgorithmIdentifier,
+//	    signature           OCTET STRING }
+//
+// RFC 5652 §3, §5.1, §5.3. Version 3, because eContentType is not id-data.
+func (s *signer) precompute(u Unit) {
+	c := u.Certificate
+	digestAlgorithm := hashIdentifier(s.algorithm.Hash())
+	serial := integer(c.SerialNumber)
+
+	s.contentType, s.eContentType = oidDER(oidSignedData), oidDER(oidTSTInfo)
+	s.head = slices.Concat([]byte{0x02, 0x01, 0x03}, wrap(cbasn1.SET, digestAlgorithm))
+	s.certificates = certificateSet(u)
+	s.signerHead = slices.Concat([]byte{0x02, 0x01, 0x01}, wrap(cbasn1.SEQUENCE, c.RawIssuer, serial), digestAlgorithm)
+	s.attributes, s.digestAt = signedAttributes(s.algorithm.Hash(), signingCertificateV2(c.RawIssuer, serial, s.hash))
+	s.signatureAlgorithm = s.algorithm.Identifier()
+	s.tsa = wrap(tagExplicit0, directoryName(c.RawSubject))
+}
+
+// certificateSet is the [0] IMPLICIT CertificateSet: the TSU's certificate and those above it but for the root, which
+// nobody may take from a token.
+func certificateSet(u Unit) []byte {
+	set := [][]byte{u.Certificate.Raw}
+	for _, above := range u.Chain {
+		if !selfSigned(above) {
+			set = append(set, above.Raw)
+		}
+	}
+	slices.SortFunc(set, bytes.Compare) // a SET OF (X.690 §11.6)
+	return wrap(tagExplicit0, slices.CompactFunc(set, bytes.Equal)...)
+}
+
+// directoryName encodes GeneralName's directoryName [4], explicit because Name is a CHOICE.
+func directoryName(rawName []byte) []byte { return wrap(cbasn1.Tag(0xa4), rawName) }
+
+// signingCertificateV2 encodes the value of the attribute that binds the certificate to the signature.
+//
+//	SigningCertificateV2 ::= SEQUENCE { certs SEQUENCE OF ESSCertIDv2, ... }
+//	ESSCertIDv2 ::= SEQUENCE {
+//	    hashAlgorithm  AlgorithmIdentifier DEFAULT { id-sha256 },
+//	    certHash       OCTET STRING,
+//	    issuerSerial   SEQUENCE { issuer GeneralNames, serialNumber } OPTIONAL }
+//
+// RFC 5035 §3, RFC 5816 §2.2.1.
+func signingCertificateV2(rawIssuer, serial []byte, hash [32]byte) []byte {
+	issuerSerial := wrap(cbasn1.SEQUENCE, wrap(cbasn1.SEQUENCE, directoryName(rawIssuer)), serial)
+	essCertID := wrap(cbasn1.SEQUENCE, wrap(cbasn1.OCTET_STRING, hash[:]), issuerSerial)
+	return wrap(cbasn1.SEQUENCE, wrap(cbasn1.SEQUENCE, essCertID))
+}
+
+// signedAttributes encodes the SET OF Attribute as it is hashed (RFC 5652 §5.4) with a messageDigest
+// still to be filled in, and says where that digest lies.
+func signedAttributes(h crypto.Hash, signingCertificate []byte) (set []byte, digestAt int) {
+	// A mark no other attribute contains: their values are an identifier and a certificate's name, serial and hash.
+	mark := bytes.Repeat([]byte{0xa5}, h.Size())
+	list := [][]byte{
+		attribute(oidContentType, oidDER(oidTSTInfo)),
+		attribute(oidMessageDigest, wrap(cbasn1.OCTET_STRING, mark)),
+		attribute(oidSigningCertificateV2, signingCertificate),
+	}
+	// The order does not depend on the digest: the lengths and identifiers before it differ.
+	slices.SortFunc(list, bytes.Compare)
+	set = wrap(cbasn1.SET, list...)
+	return set, bytes.Index(set, mark)
+}
+
+// attribute encodes Attribute ::= SEQUENCE { attrType, attrValues SET OF } with one value.
+func attribute(id asn1.ObjectIdentifier, value []byte) []byte {
+	return wrap(cbasn1.SEQUENCE, oidDER(id), wrap(cbasn1.SET, value))
+}
+
+// oidDER encodes an identifier of this file.
+func oidDER(id asn1.ObjectIdentifier) []byte {
+	var b cryptobyte.Builder
+	b.AddASN1ObjectIdentifier(id)
+	return b.BytesOrPanic() // only a malformed constant of ours can fail
+}
+
+func integer(n *big.Int) []byte {
+	var b cryptobyte.Builder
+	b.AddASN1BigInt(n)
+	return b.BytesOrPanic() // only an error set by a caller's callback can fail
+}
+
+// token signs tstInfo (DER) and returns the TimeStampToken. The signature was verified when it returns.
+func (s *signer) token(tstInfo []byte, certReq bool) ([]byte, error) {
+	h := s.algorithm.Hash().New()
+	h.Write(tstInfo)
+	attributes := bytes.Clone(s.attributes)
+	h.Sum(attributes[s.digestAt:s.digestAt])
+	signature, err := s.algorithm.Sign(s.key, attributes)
+	if err != nil {
+		return nil, fmt.Errorf("sign the TSTInfo: %w", err)
+	}
+	attributes[0] = byte(tagExplicit0) // [0] IMPLICIT in the SignerInfo, SET OF when hashed
+	var certificates []byte
+	if certReq {
+		certificates = s.certificates
+	}
+	return wrap(cbasn1.SEQUENCE, s.contentType, wrap(tagExplicit0, wrap(cbasn1.SEQUENCE,
+		s.head,
+		wrap(cbasn1.SEQUENCE, s.eContentType, wrap(tagExplicit0, wrap(cbasn1.OCTET_STRING, tstInfo))),
+		certificates,
+		wrap(cbasn1.SET, wrap(cbasn1.SEQUENCE,
+			s.signerHead, attributes, s.signatureAlgorithm, wrap(cbasn1.OCTET_STRING, signature)))))), nil
+}
