@@ -1,0 +1,114 @@
+package ocsp
+
+import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxDiscard is how much of a body that is too long is read, and thrown away, so that a client
+	// that sends all before it listens gets its malformedRequest and not a broken connection.
+	maxDiscard = 16 << 20
+
+	// A shareable answer may be kept by HTTP caches for this part of the status life, an hour where
+	// that is twelve: every cache on the way may add as much to the time until a revocation is seen.
+	maxAgePart = 12
+)
+
+// ServeHTTP is OCSP over HTTP (RFC 6960 appendix A.1, RFC 5019 §5). Give it to a server as it is: a
+// ServeMux rewrites the // that base64 may hold. POST takes the request as the body, whatever its
+// content type; GET takes it in base64 as the path, percent-encoded or raw. All trouble with a
+// request is an OCSPResponse with HTTP status 200; a method other than these two is 405.
+func (r *Responder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	switch request.Method {
+	case http.MethodGet:
+		a := r.respond(request.Context(), decodePath(request.URL.EscapedPath()))
+		if !a.shareable {
+			writePrivate(w, a)
+			return
+		}
+		r.writeShared(w, a, request.Header.Get("If-None-Match"))
+	case http.MethodPost:
+		writePrivate(w, r.respond(request.Context(), readBody(request)))
+	default:
+		w.Header().Set("Allow", "GET, POST")
+		http.Error(w, "ask by GET or POST (RFC 6960 appendix A.1)", http.StatusMethodNotAllowed)
+	}
+}
+
+// writePrivate writes an answer that no cache may keep: one with a nonce, one to a POST, one that
+// may be another in a moment.
+func writePrivate(w http.ResponseWriter, a answer) {
+	w.Header().Set("Cache-Control", "no-store")
+	writeResponse(w, a)
+}
+
+// writeShared writes an answer that HTTP caches may keep (RFC 5019 §5), or 304 if the client has it.
+func (r *Responder) writeShared(w http.ResponseWriter, a answer, ifNoneMatch string) {
+	maxAge := min(a.validity.nextUpdate.Sub(a.given), r.statusLife/maxAgePart)
+	h := w.Header()
+	h.Set("Last-Modified", a.validity.thisUpdate.Format(http.TimeFormat))
+	h.Set("Expires", a.validity.nextUpdate.Format(http.TimeFormat))
+	h.Set("ETag", a.etag)
+	h.Set("Cache-Control", fmt.Sprintf("max-age=%d, public, no-transform, must-revalidate", max(0, maxAge/time.Second)))
+	if matches(ifNoneMatch, a.etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	writeResponse(w, a)
+}
+
+func writeResponse(w http.ResponseWriter, a answer) {
+	w.Header().Set("Content-Type", "application/ocsp-response")
+	w.Header().Set("Content-Length", strconv.Itoa(len(a.der)))
+	_, _ = w.Write(a.der) // whoever hung up does not need it
+}
+
+// readBody returns the body, or nil, which is no OCSPRequest, for one that is too long or breaks off.
+func readBody(request *http.Request) []byte {
+	// A client that waits for 100 Continue is answered before it sends what is not wanted.
+	if request.ContentLength > maxRequest && strings.EqualFold(request.Header.Get("Expect"), "100-continue") {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(request.Body, maxRequest+1))
+	if err != nil {
+		return nil
+	}
+	if len(body) > maxRequest {
+		_, _ = io.CopyN(io.Discard, request.Body, maxDiscard) // a broken body is as malformed
+		return nil
+	}
+	return body
+}
+
+// decodePath returns the request that is in a GET's path, or nil, which is no OCSPRequest. The
+// slashes before it are the server's and the client's, because the first octet of a SEQUENCE makes
+// base64 begin with M. The padding may be missing.
+func decodePath(escaped string) []byte {
+	path, err := url.PathUnescape(strings.TrimLeft(escaped, "/"))
+	if err != nil {
+		return nil
+	}
+	request, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(path, "="))
+	if err != nil {
+		return nil
+	}
+	return request
+}
+
+// matches reports whether If-None-Match names etag (RFC 9110 §13.1.2, weak comparison).
+func matches(ifNoneMatch, etag string) bool {
+	for tag := range strings.SplitSeq(ifNoneMatch, ",") {
+		tag = strings.TrimSpace(tag)
+		if tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+			return true
+		}
+	}
+	return false
+}
