@@ -1,0 +1,278 @@
+package journal_test
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/zegel-tsp/zegel/internal/journal"
+	"github.com/zegel-tsp/zegel/internal/journal/journaltest"
+)
+
+// TestVerifyFinds: each alteration of the file is found, and named with its entry.
+func TestVerifyFinds(t *testing.T) {
+	whole := filepath.Join(t.TempDir(), "whole")
+	o := journaltest.Options(t, nil)
+	if err := journal.Create(whole, journaltest.Origin, o); err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(whole, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	journaltest.Append(t, j, allEvents()...) // 0..10: 2 intends 01 01, 3 issues, 4 intends 01 02, 5 abandons, 6 revokes, 7 8 CRL, 9 time-stamp
+	openIntent, _ := journaltest.Intent(journal.IssuerID{7}, "\x01\x03")
+	journaltest.Append(t, j, openIntent) // 11
+	journaltest.Issue(t, j, journal.IssuerID{7}, "\x01\x04")
+	if err := journal.StoreCheckpoint(j); err != nil {
+		t.Fatal(err)
+	}
+	size := j.Size()
+	j.Close()
+	key := func(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+	issuer := (&journal.IssuerID{7})[:]
+	serial1, serial2, serial3, serial4 := []byte("\x01\x01"), []byte("\x01\x02"), []byte("\x01\x03"), []byte("\x01\x04")
+	revoked1 := append(issuer[:32:32], serial1...)
+	flipIn := func(bucket string, k []byte, at int) func(func(string) *bolt.Bucket) error {
+		return func(b func(string) *bolt.Bucket) error {
+			v := b(bucket).Get(k)
+			if at < 0 {
+				at += len(v)
+			}
+			return b(bucket).Put(k, flip(v, at))
+		}
+	}
+	remove := func(bucket string, k []byte) func(func(string) *bolt.Bucket) error {
+		return func(b func(string) *bolt.Bucket) error { return b(bucket).Delete(k) }
+	}
+	put := func(bucket string, k, v []byte) func(func(string) *bolt.Bucket) error {
+		return func(b func(string) *bolt.Bucket) error { return b(bucket).Put(k, v) }
+	}
+	swap := func(bucket string, x, y []byte) func(func(string) *bolt.Bucket) error {
+		return func(b func(string) *bolt.Bucket) error {
+			vx, vy := append([]byte(nil), b(bucket).Get(x)...), append([]byte(nil), b(bucket).Get(y)...)
+			return errors.Join(b(bucket).Put(x, vy), b(bucket).Put(y, vx))
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		tamper func(func(string) *bolt.Bucket) error
+		entry  uint64
+		says   string
+		keys   bool // found only with the keys
+	}{
+		{"byte of a leaf", flipIn("leaves", key(4), 80), 4, "hash", false},
+		{"time of a leaf", flipIn("leaves", key(2), 9), 2, "hash", false},
+		{"version of a leaf", flipIn("leaves", key(3), 0), 3, "hash", false},
+		{"leaf removed", remove("leaves", key(5)), 5, "missing", false},
+		{"leaf and hash removed", func(b func(string) *bolt.Bucket) error {
+			return errors.Join(b("leaves").Delete(key(5)), b("hashes").Delete(key(5)))
+		}, 5, "missing", false},
+		{"two leaves swapped", swap("leaves", key(2), key(4)), 2, "hash", false},
+		{"hash of a leaf", flipIn("hashes", key(6), 3), 6, "hash", false},
+		{"hash of a subtree", flipIn("hashes", key(7), 3+32), 7, "stored hash", false},
+		{"hashes cut", put("hashes", key(6), nil), 6, "octets of hashes", false},
+		{"sealed body", flipIn("bodies", key(3), -1), 3, "altered", true},
+		{"body removed", remove("bodies", key(3)), 3, "body is missing", false},
+		{"key removed", remove("keys", key(3)), 3, "key is missing", false},
+		{"key altered", flipIn("keys", key(3), 20), 3, "wrapped key", true},
+		{"bodies swapped", swap("bodies", key(2), key(4)), 2, "does not open", true},
+		{"bodies and keys swapped", func(b func(string) *bolt.Bucket) error {
+			return errors.Join(swap("bodies", key(2), key(4))(b), swap("keys", key(2), key(4))(b))
+		}, 2, "another entry", true},
+		{"body where none belongs", put("bodies", key(0), []byte("x")), 0, "none belongs", false},
+		{"key beyond the end", put("keys", key(size+3), []byte("x")), size, "beyond", false},
+		{"status", flipIn("certificates", serial1, 0), 2, "01", false},
+		{"issuer", flipIn("certificates", serial4, 5), 12, "other than the entries", false},
+		{"notAfter", flipIn("certificates", serial2, 1+32+1+5+15), 4, "other than the entries", false},
+		{"revoked made good", func(b func(string) *bolt.Bucket) error {
+			good := append([]byte(nil), b("certificates").Get(serial4)...)
+			return errors.Join(b("certificates").Put(serial1, good), b("revoked").Delete(revoked1))
+		}, 2, "0101", false},
+		{"revoked no longer listed", remove("revoked", revoked1), 2, "revoked", false},
+		{"listed as revoked", put("revoked", append(issuer[:32:32], serial4...), []byte("x")), 12, "no entry revokes", false},
+		{"stray on the list", put("revoked", append(issuer[:32:32], 9), []byte("x")), size, "revoked certificates", false},
+		{"certificate forgotten", remove("certificates", serial4), 12, "no certificate", false},
+		{"certificate made up", func(b func(string) *bolt.Bucket) error {
+			return b("certificates").Put([]byte{9}, append([]byte(nil), b("certificates").Get(serial4)...))
+		}, size, "certificates", false},
+		{"open intent forgotten", remove("intents", serial3), 11, "open intents", false},
+		{"open intent made up", put("intents", serial4, nil), 12, "open intents", false},
+		{"CRL number", flipIn("crls", append(issuer[:32:32], key(1)...), 7), 7, "CRL", false},
+		{"CRL number made up", put("crls", append(issuer[:32:32], key(9)...), make([]byte, 16)), size, "CRL numbers", false},
+		{"time-stamp", flipIn("timestamps", []byte{5}, 7), 9, "time-stamp", false},
+		{"time-stamp made up", put("timestamps", []byte{6}, key(9)), size, "time-stamps", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "journal")
+			if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(filepath.Join(dir, "journal.db"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := journal.Tamper(dir, c.tamper); err != nil {
+				t.Fatal(err)
+			}
+			var j *journal.Journal
+			var err error
+			if c.keys {
+				j, err = journal.Open(dir, o)
+			} else {
+				j, err = journal.OpenReadOnly(dir)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer j.Close()
+			report, err := j.Verify(background)
+			if err != nil || report.OK || len(report.Faults) == 0 {
+				t.Fatalf("Verify = %+v, %v", report, err)
+			}
+			for _, f := range report.Faults {
+				if f.Entry == c.entry && strings.Contains(f.Fault, c.says) {
+					return
+				}
+			}
+			t.Errorf("faults %+v, want one at %d about %q", report.Faults, c.entry, c.says)
+		})
+	}
+}
+
+// TestOneFaultForOneByte: an altered leaf does not drown in the subtrees above it.
+func TestOneFaultForOneByte(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	o := journaltest.Options(t, nil)
+	if err := journal.Create(dir, journaltest.Origin, o); err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, j, issuerA, 100)
+	if err := journal.StoreCheckpoint(j); err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	k := binary.BigEndian.AppendUint64(nil, 77)
+	if err := journal.Tamper(dir, func(b func(string) *bolt.Bucket) error {
+		return b("hashes").Put(k, flip(b("hashes").Get(k), 0))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = journal.OpenReadOnly(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if report, err := j.Verify(background); err != nil || len(report.Faults) != 1 || report.Faults[0].Entry != 77 {
+		t.Errorf("Verify = %+v, %v", report, err)
+	}
+}
+
+// TestReport: the JSON is the contract's, with an empty list where there are no faults.
+func TestReport(t *testing.T) {
+	j := journaltest.New(t)
+	report, err := j.Verify(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(report)
+	empty := sha256.Sum256(nil)
+	if want := `{"ok":true,"entries":0,"certificates":0,"root":"` + hex.EncodeToString(empty[:]) + `","faults":[]}`; err != nil || string(text) != want {
+		t.Errorf("report %s, %v; want %s", text, err, want)
+	}
+}
+
+// TestTailCut: a log or replica that has less than its stored checkpoint covers is not opened.
+func TestTailCut(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	o := journaltest.Options(t, nil)
+	if err := journal.Create(dir, journaltest.Origin, o); err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	journaltest.Append(t, j, journal.ClockChanged{}, journal.ClockChanged{})
+	if err := journal.StoreCheckpoint(j); err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	k := binary.BigEndian.AppendUint64(nil, 1)
+	if err := journal.Tamper(dir, func(b func(string) *bolt.Bucket) error {
+		return errors.Join(b("leaves").Delete(k), b("hashes").Delete(k))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if j, err := journal.Open(dir, o); err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("opened: %v", err)
+		j.Close()
+	}
+}
+
+// TestVerifyWhileAppending: a journal at work verifies.
+func TestVerifyWhileAppending(t *testing.T) {
+	j := journaltest.New(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fill(t, j, issuerA, 1500)
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		if report, err := j.Verify(background); err != nil || !report.OK {
+			t.Fatalf("Verify = %+v, %v", report, err)
+		}
+	}
+}
+
+// TestEdge: our appending gives tlog's hashes and roots at every size, also after being read back.
+func TestEdge(t *testing.T) {
+	j := journaltest.New(t)
+	var edge journal.Edge
+	var stored []tlog.Hash
+	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(indexes))
+		for i, index := range indexes {
+			out[i] = stored[index]
+		}
+		return out, nil
+	})
+	for n := range int64(300) {
+		leaf := binary.BigEndian.AppendUint64(nil, uint64(n))
+		hashes, err := tlog.StoredHashes(n, leaf, reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored = append(stored, hashes...)
+		var want []byte
+		for _, h := range hashes {
+			want = append(want, h[:]...)
+		}
+		if got := edge.Add(tlog.RecordHash(leaf)); string(got) != string(want) {
+			t.Fatalf("leaf %d: stored hashes differ", n)
+		}
+		root, err := tlog.TreeHash(n+1, reader)
+		if err != nil || edge.Root() != root {
+			t.Fatalf("size %d: root differs", n+1)
+		}
+		if err := journal.CheckEdge(j, &edge, leaf); err != nil {
+			t.Fatalf("size %d: %v", n+1, err)
+		}
+	}
+}
