@@ -18,14 +18,52 @@ import (
 	"github.com/zegel-tsp/zegel/internal/journal/journaltest"
 )
 
-// TestVerifyFinds: each alteration of the file is found, and named with its entry.
-func TestVerifyFinds(t *testing.T) {
-	whole := filepath.Join(t.TempDir(), "whole")
-	o := journaltest.Options(t, nil)
-	if err := journal.Create(whole, journaltest.Origin, o); err != nil {
+// alteration is one change to the file of a journal, and where and how Verify names it.
+type alteration struct {
+	name   string
+	tamper func(buckets) error
+	entry  uint64
+	says   string
+	keys   bool // found only with the keys
+}
+
+// buckets opens a bucket of a journal by its name.
+type buckets = func(string) *bolt.Bucket
+
+// flipIn flips a bit of one value, at an offset from its start or, below zero, from its end.
+func flipIn(bucket string, k []byte, at int) func(buckets) error {
+	return func(b buckets) error {
+		v := b(bucket).Get(k)
+		if at < 0 {
+			at += len(v)
+		}
+		return b(bucket).Put(k, flip(v, at))
+	}
+}
+
+func remove(bucket string, k []byte) func(buckets) error {
+	return func(b buckets) error { return b(bucket).Delete(k) }
+}
+
+func put(bucket string, k, v []byte) func(buckets) error {
+	return func(b buckets) error { return b(bucket).Put(k, v) }
+}
+
+func swap(bucket string, x, y []byte) func(buckets) error {
+	return func(b buckets) error {
+		vx, vy := append([]byte(nil), b(bucket).Get(x)...), append([]byte(nil), b(bucket).Get(y)...)
+		return errors.Join(b(bucket).Put(x, vy), b(bucket).Put(y, vx))
+	}
+}
+
+// wholeJournal makes a journal with an entry of every kind and returns its folder and size.
+func wholeJournal(t *testing.T, o journal.Options) (dir string, size uint64) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "whole")
+	if err := journal.Create(dir, journaltest.Origin, o); err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(whole, o)
+	j, err := journal.Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,45 +74,60 @@ func TestVerifyFinds(t *testing.T) {
 	if err := journal.StoreCheckpoint(j); err != nil {
 		t.Fatal(err)
 	}
-	size := j.Size()
+	size = j.Size()
 	j.Close()
+	return dir, size
+}
+
+// found alters a copy of the journal and wants the fault named.
+func (c alteration) found(t *testing.T, whole string, o journal.Options) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "journal.db"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := journal.Tamper(dir, c.tamper); err != nil {
+		t.Fatal(err)
+	}
+	var j *journal.Journal
+	var err error
+	if c.keys {
+		j, err = journal.Open(dir, o)
+	} else {
+		j, err = journal.OpenReadOnly(dir)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	report, err := j.Verify(background)
+	if err != nil || report.OK || len(report.Faults) == 0 {
+		t.Fatalf("Verify = %+v, %v", report, err)
+	}
+	for _, f := range report.Faults {
+		if f.Entry == c.entry && strings.Contains(f.Fault, c.says) {
+			return
+		}
+	}
+	t.Errorf("faults %+v, want one at %d about %q", report.Faults, c.entry, c.says)
+}
+
+// TestVerifyFinds: each alteration of the file is found, and named with its entry.
+func TestVerifyFinds(t *testing.T) {
+	o := journaltest.Options(t, nil)
+	whole, size := wholeJournal(t, o)
 	key := func(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 	issuer := (&journal.IssuerID{7})[:]
 	serial1, serial2, serial3, serial4 := []byte("\x01\x01"), []byte("\x01\x02"), []byte("\x01\x03"), []byte("\x01\x04")
 	revoked1 := append(issuer[:32:32], serial1...)
-	flipIn := func(bucket string, k []byte, at int) func(func(string) *bolt.Bucket) error {
-		return func(b func(string) *bolt.Bucket) error {
-			v := b(bucket).Get(k)
-			if at < 0 {
-				at += len(v)
-			}
-			return b(bucket).Put(k, flip(v, at))
-		}
-	}
-	remove := func(bucket string, k []byte) func(func(string) *bolt.Bucket) error {
-		return func(b func(string) *bolt.Bucket) error { return b(bucket).Delete(k) }
-	}
-	put := func(bucket string, k, v []byte) func(func(string) *bolt.Bucket) error {
-		return func(b func(string) *bolt.Bucket) error { return b(bucket).Put(k, v) }
-	}
-	swap := func(bucket string, x, y []byte) func(func(string) *bolt.Bucket) error {
-		return func(b func(string) *bolt.Bucket) error {
-			vx, vy := append([]byte(nil), b(bucket).Get(x)...), append([]byte(nil), b(bucket).Get(y)...)
-			return errors.Join(b(bucket).Put(x, vy), b(bucket).Put(y, vx))
-		}
-	}
-	for _, c := range []struct {
-		name   string
-		tamper func(func(string) *bolt.Bucket) error
-		entry  uint64
-		says   string
-		keys   bool // found only with the keys
-	}{
+	for _, c := range []alteration{
 		{"byte of a leaf", flipIn("leaves", key(4), 80), 4, "hash", false},
 		{"time of a leaf", flipIn("leaves", key(2), 9), 2, "hash", false},
 		{"version of a leaf", flipIn("leaves", key(3), 0), 3, "hash", false},
 		{"leaf removed", remove("leaves", key(5)), 5, "missing", false},
-		{"leaf and hash removed", func(b func(string) *bolt.Bucket) error {
+		{"leaf and hash removed", func(b buckets) error {
 			return errors.Join(b("leaves").Delete(key(5)), b("hashes").Delete(key(5)))
 		}, 5, "missing", false},
 		{"two leaves swapped", swap("leaves", key(2), key(4)), 2, "hash", false},
@@ -86,7 +139,7 @@ func TestVerifyFinds(t *testing.T) {
 		{"key removed", remove("keys", key(3)), 3, "key is missing", false},
 		{"key altered", flipIn("keys", key(3), 20), 3, "wrapped key", true},
 		{"bodies swapped", swap("bodies", key(2), key(4)), 2, "does not open", true},
-		{"bodies and keys swapped", func(b func(string) *bolt.Bucket) error {
+		{"bodies and keys swapped", func(b buckets) error {
 			return errors.Join(swap("bodies", key(2), key(4))(b), swap("keys", key(2), key(4))(b))
 		}, 2, "another entry", true},
 		{"body where none belongs", put("bodies", key(0), []byte("x")), 0, "none belongs", false},
@@ -94,7 +147,7 @@ func TestVerifyFinds(t *testing.T) {
 		{"status", flipIn("certificates", serial1, 0), 2, "01", false},
 		{"issuer", flipIn("certificates", serial4, 5), 12, "other than the entries", false},
 		{"notAfter", flipIn("certificates", serial2, 1+32+1+5+15), 4, "other than the entries", false},
-		{"revoked made good", func(b func(string) *bolt.Bucket) error {
+		{"revoked made good", func(b buckets) error {
 			good := append([]byte(nil), b("certificates").Get(serial4)...)
 			return errors.Join(b("certificates").Put(serial1, good), b("revoked").Delete(revoked1))
 		}, 2, "0101", false},
@@ -102,7 +155,7 @@ func TestVerifyFinds(t *testing.T) {
 		{"listed as revoked", put("revoked", append(issuer[:32:32], serial4...), []byte("x")), 12, "no entry revokes", false},
 		{"stray on the list", put("revoked", append(issuer[:32:32], 9), []byte("x")), size, "revoked certificates", false},
 		{"certificate forgotten", remove("certificates", serial4), 12, "no certificate", false},
-		{"certificate made up", func(b func(string) *bolt.Bucket) error {
+		{"certificate made up", func(b buckets) error {
 			return b("certificates").Put([]byte{9}, append([]byte(nil), b("certificates").Get(serial4)...))
 		}, size, "certificates", false},
 		{"open intent forgotten", remove("intents", serial3), 11, "open intents", false},
@@ -112,39 +165,7 @@ func TestVerifyFinds(t *testing.T) {
 		{"time-stamp", flipIn("timestamps", []byte{5}, 7), 9, "time-stamp", false},
 		{"time-stamp made up", put("timestamps", []byte{6}, key(9)), size, "time-stamps", false},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "journal")
-			if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Chmod(filepath.Join(dir, "journal.db"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := journal.Tamper(dir, c.tamper); err != nil {
-				t.Fatal(err)
-			}
-			var j *journal.Journal
-			var err error
-			if c.keys {
-				j, err = journal.Open(dir, o)
-			} else {
-				j, err = journal.OpenReadOnly(dir)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer j.Close()
-			report, err := j.Verify(background)
-			if err != nil || report.OK || len(report.Faults) == 0 {
-				t.Fatalf("Verify = %+v, %v", report, err)
-			}
-			for _, f := range report.Faults {
-				if f.Entry == c.entry && strings.Contains(f.Fault, c.says) {
-					return
-				}
-			}
-			t.Errorf("faults %+v, want one at %d about %q", report.Faults, c.entry, c.says)
-		})
+		t.Run(c.name, func(t *testing.T) { c.found(t, whole, o) })
 	}
 }
 
