@@ -18,6 +18,25 @@ type scheme struct {
 	extra     string                // country codes besides ISO 3166-1, between spaces
 	number    func(n string) string // what is wrong with the number, "" if nothing; nil: not known further
 	clause    string                // of number
+	newest    bool                  // of the newest edition only
+}
+
+// identifierTypes says from which edition of EN 319 412-1 a profile takes the identity type references: that of
+// V1.6.1, which the law pins (CIR (EU) 2025/1943), or the newest, V1.7.1, which has EID, EOR and EXC besides.
+type identifierTypes string
+
+const (
+	pinned identifierTypes = "pinned"
+	newest identifierTypes = "newest"
+)
+
+// UnmarshalText accepts the two words.
+func (t *identifierTypes) UnmarshalText(text []byte) error {
+	switch *t = identifierTypes(text); *t {
+	case pinned, newest:
+		return nil
+	}
+	return fmt.Errorf("%q where pinned (EN 319 412-1 V1.6.1) or newest (V1.7.1) belongs", text)
 }
 
 // naturalSchemes: NAT-5.1.3-03. TAX is deprecated (NAT-5.1.3-04: should not) and taken:
@@ -28,7 +47,7 @@ var naturalSchemes = []scheme{
 	{reference: "PNO", means: "national personal number"},
 	{reference: "TIN", means: "tax identification number", extra: " EL "}, // NAT-5.1.3-03 (5)
 	{reference: "TAX", means: "tax reference, deprecated for TIN"},
-	{reference: "EID", means: "electronic identification means"},
+	{reference: "EID", means: "electronic identification means", newest: true},
 }
 
 // legalSchemes: LEG-5.1.4-03.
@@ -37,13 +56,14 @@ var legalSchemes = []scheme{
 	{reference: "NTR", means: "national trade register"},
 	{reference: "PSD", means: "payment service provider", number: pspFault, clause: "ETSI TS 119 495 §5.2.1"},
 	{reference: "LEI", means: "legal entity identifier", number: leiFault, clause: "EN 319 412-1 LEG-5.1.4-03"},
-	{reference: "EOR", means: "economic operator (EORI)"},
-	{reference: "EXC", means: "excise number"},
+	{reference: "EOR", means: "economic operator (EORI)", newest: true},
+	{reference: "EXC", means: "excise number", newest: true},
 }
 
 // identifierClause is §5.1.3 or §5.1.4, with the requirement each fault breaks.
 type identifierClause struct {
 	attribute string
+	edition   identifierTypes
 	schemes   []scheme
 	structure string // 02: type, country, hyphen-minus, identifier
 	types     string // 03: the type references
@@ -52,14 +72,14 @@ type identifierClause struct {
 }
 
 // naturalIdentifiers is id-etsi-qcs-semanticsId-Natural.
-func naturalIdentifiers() identifierClause {
-	return identifierClause{attribute: "serialNumber", schemes: naturalSchemes, structure: "EN 319 412-1 NAT-5.1.3-02",
+func naturalIdentifiers(edition identifierTypes) identifierClause {
+	return identifierClause{attribute: "serialNumber", edition: edition, schemes: naturalSchemes, structure: "EN 319 412-1 NAT-5.1.3-02",
 		types: "EN 319 412-1 NAT-5.1.3-03", local: "EN 319 412-1 NAT-5.1.3-05", example: "PNONL-123456789"}
 }
 
 // legalIdentifiers is id-etsi-qcs-SemanticsId-Legal.
-func legalIdentifiers() identifierClause {
-	return identifierClause{attribute: "organizationIdentifier", schemes: legalSchemes, structure: "EN 319 412-1 LEG-5.1.4-02",
+func legalIdentifiers(edition identifierTypes) identifierClause {
+	return identifierClause{attribute: "organizationIdentifier", edition: edition, schemes: legalSchemes, structure: "EN 319 412-1 LEG-5.1.4-02",
 		types: "EN 319 412-1 LEG-5.1.4-03", local: "EN 319 412-1 LEG-5.1.4-05", example: "NTRNL-12345678"}
 }
 
@@ -82,6 +102,9 @@ func (m identifierClause) check(identifier string, v *Violations) {
 	switch {
 	case !known:
 		fault(m.types, "no identity type %q: use one of %s", head[:3], m.references())
+	case !m.has(s):
+		fault(m.types, "%s (%s) came with EN 319 412-1 V1.7.1, and the edition pinned by law is V1.6.1: use one of %s, or a profile with identifier_types: newest",
+			s.reference, s.means, m.references())
 	case number == "":
 		fault(m.structure, "nothing after the hyphen-minus, like %s", m.example)
 	default:
@@ -125,11 +148,16 @@ func (m identifierClause) scheme(reference string) (scheme, bool) {
 	return scheme{}, false
 }
 
+// has reports whether the edition has the scheme.
+func (m identifierClause) has(s scheme) bool { return m.edition == newest || !s.newest }
+
 // references lists the types for people.
 func (m identifierClause) references() string {
-	list := make([]string, len(m.schemes))
-	for i, s := range m.schemes {
-		list[i] = s.reference + " (" + s.means + ")"
+	var list []string
+	for _, s := range m.schemes {
+		if m.has(s) {
+			list = append(list, s.reference+" ("+s.means+")")
+		}
 	}
 	return strings.Join(list, ", ")
 }

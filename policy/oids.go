@@ -1,11 +1,6 @@
 package policy
 
-import (
-	"encoding/asn1"
-	"fmt"
-	"strconv"
-	"strings"
-)
+import "encoding/asn1"
 
 // Certificate extensions: RFC 5280 §4.2 unless another text is named.
 var (
@@ -54,22 +49,6 @@ var (
 	oidTimeStamping = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}
 	oidOCSPSigning  = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
 )
-
-// parseOID reads the dotted form. What it accepts prints as it was written.
-func parseOID(s string) (asn1.ObjectIdentifier, error) {
-	var id asn1.ObjectIdentifier
-	for arc := range strings.SplitSeq(s, ".") {
-		n, err := strconv.ParseUint(arc, 10, 31)
-		if err != nil || strconv.FormatUint(n, 10) != arc {
-			return nil, fmt.Errorf("read object identifier %q: arc %q is not a number", s, arc)
-		}
-		id = append(id, int(n))
-	}
-	if len(id) < 2 || id[0] > 2 || (id[0] < 2 && id[1] > 39) {
-		return nil, fmt.Errorf("read object identifier %q: X.660 has no such arc", s)
-	}
-	return id, nil
-}
 
 // under reports whether id is a child of arc.
 func under(id, arc asn1.ObjectIdentifier) bool {

@@ -23,6 +23,7 @@ type Profile struct {
 	selfSigned           bool
 	validity             time.Duration
 	registration, device bool
+	identifiers          identifierTypes
 
 	keyUsage    keyUsageType
 	policies    []der.OID

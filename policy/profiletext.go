@@ -7,17 +7,20 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/zegel-tsp/zegel/internal/der"
 )
 
 // profileText is a profile as its file has it. Pointers tell a key that is missing from one that says no.
 // The comments in profiles/*.yaml are the manual of the keys.
 type profileText struct {
-	Description *string       `yaml:"description"`
-	Version     *int          `yaml:"version"`
-	Subject     *subjectKind  `yaml:"subject"`
-	SelfSigned  *bool         `yaml:"self_signed"`
-	Validity    *int          `yaml:"validity_days"`
-	Evidence    *evidenceText `yaml:"evidence"`
+	Description *string          `yaml:"description"`
+	Version     *int             `yaml:"version"`
+	Subject     *subjectKind     `yaml:"subject"`
+	SelfSigned  *bool            `yaml:"self_signed"`
+	Validity    *int             `yaml:"validity_days"`
+	Evidence    *evidenceText    `yaml:"evidence"`
+	Identifiers *identifierTypes `yaml:"identifier_types"`
 
 	KeyUsage         *keyUsageType         `yaml:"key_usage"`
 	Policies         *[]oidText            `yaml:"certificate_policies"`
@@ -110,7 +113,7 @@ type oidText asn1.ObjectIdentifier
 
 // UnmarshalText accepts the dotted form.
 func (o *oidText) UnmarshalText(text []byte) error {
-	id, err := parseOID(string(text))
+	id, err := der.ParseOID(string(text))
 	*o = oidText(id)
 	return err
 }
@@ -200,7 +203,8 @@ func (t *profileText) profile(name string, text []byte) *Profile {
 		name: name, text: slices.Clone(text), description: *t.Description, version: *t.Version,
 		subject: *t.Subject, selfSigned: *t.SelfSigned, validity: days(*t.Validity),
 		registration: *t.Evidence.Registration == required, device: *t.Evidence.Device == required,
-		keyUsage: *t.KeyUsage, policies: oids(*t.Policies), altName: *t.SubjectAltName,
+		identifiers: *t.Identifiers,
+		keyUsage:    *t.KeyUsage, policies: oids(*t.Policies), altName: *t.SubjectAltName,
 		ca: *t.BasicConstraints.CA, pathLength: -1,
 		purposes: oids(*t.ExtKeyUsage.Purposes), ekuCritical: *t.ExtKeyUsage.Critical,
 		crl: *t.CRL, caIssuers: *t.AIA.CAIssuers, ocsp: *t.AIA.OCSP,

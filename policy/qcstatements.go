@@ -4,6 +4,7 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -144,10 +145,22 @@ func (q qcProfile) statements(r Request, urls URLs) []statement {
 	if method, ok := identMethod(r.Subject); ok && q.ident != absent {
 		list = append(list, qcIdentMethod(method))
 	}
-	for _, name := range q.semantics {
+	for _, name := range q.semanticsOf(r.Subject) {
 		list = append(list, qcSemantics(name))
 	}
 	return list
+}
+
+// semanticsOf are the profile's, and for a natural person with organizationIdentifier the legal ones after them: a
+// certificate may have several (EN 319 412-2 NAT-4.2.4-7, -14), and without them that attribute has no defined meaning
+// (EN 319 412-1 §5.1.1). They are two statements, since SemanticsInformation holds one identifier (RFC 3739 §3.2.6.1);
+// QCS-4.1-02A, which forbids a statement twice, speaks of those that EN 319 412-5 defines.
+func (q qcProfile) semanticsOf(s *Subject) []string {
+	natural := slices.Contains(q.semantics, "natural") && !slices.Contains(q.semantics, "legal")
+	if natural && len(s.values("organizationIdentifier")) > 0 {
+		return append(slices.Clone(q.semantics), "legal")
+	}
+	return q.semantics
 }
 
 // identMethod is what QcIdentMethod would say of the subject's registration.

@@ -189,7 +189,7 @@ func (r *Registration) violations(v *Violations) {
 		v.add("EN 319 411-1 REG-6.3.2-01", "registration: officer missing: write the id of the registration officer")
 	}
 	if r.TermsVersion == "" {
-		v.add("EN 319 411-1 REG-6.3.4-07", "registration: terms missing: write the version of the terms and conditions that were accepted")
+		v.add("EN 319 411-1 REG-6.3.4-08", "registration: terms missing: write the version of the terms and conditions that were accepted")
 	}
 }
 

@@ -38,7 +38,7 @@ func evidenceFaults() []evidenceCase {
 		{"evidence that is no digest", "EN 319 411-1 GEN-6.3.2-00A", false, func(s *Subject) { s.Registration.EvidenceDigest = "seen" }},
 		{"evidence of an empty file", "EN 319 411-1 GEN-6.3.2-00A", false, func(s *Subject) { s.Registration.EvidenceDigest = emptyDigest }},
 		{"no officer", "EN 319 411-1 REG-6.3.2-01", false, func(s *Subject) { s.Registration.Officer = "" }},
-		{"no terms", "EN 319 411-1 REG-6.3.4-07", false, func(s *Subject) { s.Registration.TermsVersion = "" }},
+		{"no terms", "EN 319 411-1 REG-6.3.4-08", false, func(s *Subject) { s.Registration.TermsVersion = "" }},
 		{"no device", "EN 319 411-2 SDP-6.5.1-02", false, func(s *Subject) { s.Device = nil }},
 		{"no model", "EN 319 411-2 SDP-6.5.1-02", false, func(s *Subject) { s.Device.Model = "" }},
 		{"no certification", "EN 319 411-2 SDP-6.5.1-02", false, func(s *Subject) { s.Device.Certification = "" }},

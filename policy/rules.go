@@ -29,12 +29,17 @@ func ruleTables() [][]rule {
 }
 
 // Check applies every rule of the profile to a certificate or draft (DER). What it finds is Violations; what is no
-// certificate at all is a plain error. It reads the finished bytes with code of its own, not the builder's.
+// certificate at all is a plain error. It reads the finished bytes with code of its own, not the builder's, and compares
+// with octets written out from the standards. What only the issuer can tell is CheckIssued's.
 func (p *Profile) Check(certificate []byte) error {
 	c, err := readCertificate(certificate)
 	if err != nil {
 		return fmt.Errorf("check certificate: %w", err)
 	}
+	return p.violations(c).err()
+}
+
+func (p *Profile) violations(c *certificate) Violations {
 	var v Violations
 	for _, table := range ruleTables() {
 		for _, r := range table {
@@ -46,20 +51,19 @@ func (p *Profile) Check(certificate []byte) error {
 			}
 		}
 	}
-	v = append(v, nameViolations("issuer", c.issuer, "", caSubject)...)
-	v = append(v, nameViolations("subject", c.subject, c.email(), p.subject)...)
-	v = append(v, keyViolations(c.spki)...)
-	return v.err()
+	// Which types of identifiers the issuer's name may have was decided when the issuer was certified.
+	v = append(v, nameViolations("issuer", c.issuer, caSubject, newest)...)
+	v = append(v, nameViolations("subject", c.subject, p.subject, p.identifiers)...)
+	return append(v, keyViolations(c.spki)...)
 }
 
 // nameViolations holds a Name read back from a certificate to the rules for its kind of subject.
-func nameViolations(which string, name []byte, email string, kind subjectKind) Violations {
+func nameViolations(which string, name []byte, kind subjectKind, types identifierTypes) Violations {
 	s, err := readName(name)
 	var v Violations
 	switch {
 	case err == nil:
-		s.Email = email
-		v = s.violations(kind)
+		v = s.violations(kind, types)
 	case !errors.As(err, &v):
 		v.add("RFC 5280 §4.1.2.4", "%v", err)
 	}
@@ -80,6 +84,7 @@ type certificate struct {
 	spki             []byte // SubjectPublicKeyInfo, DER
 	uniqueIdentifier bool
 	extensions       []der.Extension
+	writesFalse      bool          // an extension has critical FALSE written out
 	statements       []qcStatement // of qcStatements; none where they cannot be read
 	unreadable       error         // what crypto/x509 says against it
 }
@@ -149,12 +154,15 @@ func (c *certificate) readExtensions(tbs cryptobyte.String) error {
 	for !list.Empty() {
 		var one, value cryptobyte.String
 		var e der.Extension
-		if !list.ReadASN1(&one, cbasn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&e.ID) ||
-			one.PeekASN1Tag(cbasn1.BOOLEAN) && !one.ReadASN1Boolean(&e.Critical) ||
-			!one.ReadASN1(&value, cbasn1.OCTET_STRING) || !one.Empty() {
+		if !list.ReadASN1(&one, cbasn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&e.ID) {
+			return errors.New("an Extension cannot be read (RFC 5280 §4.2)")
+		}
+		written := one.PeekASN1Tag(cbasn1.BOOLEAN)
+		if written && !one.ReadASN1Boolean(&e.Critical) || !one.ReadASN1(&value, cbasn1.OCTET_STRING) || !one.Empty() {
 			return errors.New("an Extension cannot be read (RFC 5280 §4.2)")
 		}
 		e.Value = value
+		c.writesFalse = c.writesFalse || written && !e.Critical
 		c.extensions = append(c.extensions, e)
 	}
 	return nil
@@ -203,18 +211,6 @@ func (c *certificate) has(id asn1.ObjectIdentifier) bool {
 	return ok
 }
 
-// email is the first rfc822Name of subjectAltName, or "".
-func (c *certificate) email() string {
-	e, _ := c.find(oidSubjectAltName)
-	names, _ := readGeneralNames(e.Value)
-	for _, n := range names {
-		if n.tag == cbasn1.Tag(1).ContextSpecific() {
-			return n.value
-		}
-	}
-	return ""
-}
-
 // critical makes the rule that the extension, where it is, is not critical.
 func critical(id asn1.ObjectIdentifier, name string) func(*certificate, *Profile) string {
 	return func(c *certificate, _ *Profile) string {
@@ -246,25 +242,27 @@ func extensionForbidden(id asn1.ObjectIdentifier, name string) func(*certificate
 }
 
 // To whom a rule applies.
-func isCA(p *Profile) bool            { return p.ca }
-func isEndEntity(p *Profile) bool     { return !p.ca }
-func isSelfSigned(p *Profile) bool    { return p.selfSigned }
-func isNotSelfSigned(p *Profile) bool { return !p.selfSigned }
-func isTSU(p *Profile) bool           { return p.subject == tsuSubject }
-func isNotTSU(p *Profile) bool        { return p.subject != tsuSubject }
-func isOCSP(p *Profile) bool          { return p.subject == ocspSubject }
-func isNotOCSP(p *Profile) bool       { return p.subject != ocspSubject }
-func isQualified(p *Profile) bool     { return p.qc.compliance }
-func hasStatements(p *Profile) bool   { return p.qc.present }
-func hasPolicies(p *Profile) bool     { return len(p.policies) > 0 }
-func needsCRL(p *Profile) bool        { return p.crl == required }
-func needsCAIssuers(p *Profile) bool  { return p.caIssuers == required }
-func needsOCSP(p *Profile) bool       { return p.ocsp == required }
-func isForSignatures(p *Profile) bool { return p.qc.qcType == "esign" }
-func isForSeals(p *Profile) bool      { return p.qc.qcType == "eseal" }
-func isForQSCD(p *Profile) bool       { return p.qc.sscd }
-func isNotForQSCD(p *Profile) bool    { return p.qc.present && !p.qc.sscd }
-func needsPDS(p *Profile) bool        { return p.qc.pds == required }
+func isCA(p *Profile) bool             { return p.ca }
+func isEndEntity(p *Profile) bool      { return !p.ca }
+func isSelfSigned(p *Profile) bool     { return p.selfSigned }
+func isNotSelfSigned(p *Profile) bool  { return !p.selfSigned }
+func isTSU(p *Profile) bool            { return p.subject == tsuSubject }
+func isNotTSU(p *Profile) bool         { return p.subject != tsuSubject }
+func isOCSP(p *Profile) bool           { return p.subject == ocspSubject }
+func isNotOCSP(p *Profile) bool        { return p.subject != ocspSubject }
+func isQualified(p *Profile) bool      { return p.qc.compliance }
+func hasStatements(p *Profile) bool    { return p.qc.present }
+func hasPolicies(p *Profile) bool      { return len(p.policies) > 0 }
+func needsCRL(p *Profile) bool         { return p.crl == required }
+func needsCAIssuers(p *Profile) bool   { return p.caIssuers == required }
+func needsOCSP(p *Profile) bool        { return p.ocsp == required }
+func isForSignatures(p *Profile) bool  { return p.qc.qcType == "esign" }
+func isForSeals(p *Profile) bool       { return p.qc.qcType == "eseal" }
+func isForQSCD(p *Profile) bool        { return p.qc.sscd }
+func isNotForQSCD(p *Profile) bool     { return p.qc.present && !p.qc.sscd }
+func needsPDS(p *Profile) bool         { return p.qc.pds == required }
+func needsIdentMethod(p *Profile) bool { return p.qc.ident == required }
+func needsAltName(p *Profile) bool     { return p.altName == required }
 
 // sameOIDs reports whether two lists hold the same identifiers in the same order.
 func sameOIDs(a, b []asn1.ObjectIdentifier) bool {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
-
 	"github.com/zegel-tsp/zegel/internal/der"
 )
 
@@ -18,6 +16,7 @@ var rules4122 = []rule{
 	{"extension_not_in_profile", "EN 319 411-1 GEN-6.6.1-01", nil, extensionNotInProfile},
 	{"signature_algorithm_not_agreed", "EN 319 412-2 GEN-4.2.2-2", nil, signatureAlgorithmNotAgreed},
 	{"authority_key_identifier_missing", "EN 319 412-2 GEN-4.3.1-1", nil, authorityKeyIdentifierMissing},
+	{"authority_key_identifier_with_issuer", "EN 319 411-1 GEN-6.6.1-01", nil, authorityKeyIdentifierWithIssuer},
 	{"key_usage_type", "EN 319 412-2 NAT-4.3.2-1", isEndEntity, keyUsageWrong},
 	{"key_usage_for_signatures", "EN 319 412-2 NAT-4.3.2-2", isForSignatures, keyUsageWithoutCommitment},
 	{"key_usage_for_seals", "EN 319 412-3 LEG-4.3.1-3", isForSeals, keyUsageWithoutCommitment},
@@ -26,8 +25,9 @@ var rules4122 = []rule{
 	{"policy_mappings", "EN 319 412-2 GEN-4.3.4-1", nil, extensionForbidden(oidPolicyMappings, "policyMappings")},
 	{"subject_alt_name_critical", "EN 319 412-2 GEN-4.3.5-1", nil, critical(oidSubjectAltName, "subjectAltName")},
 	{"subject_alt_name_form", "RFC 5280 §4.2.1.6", nil, subjectAltNameForm},
+	{"subject_alt_name_not_the_profiles", "EN 319 411-1 GEN-6.6.1-01", nil, subjectAltNameNotTheProfiles},
+	{"subject_alt_name_missing", "EN 319 411-1 GEN-6.6.1-01", needsAltName, extensionMissing(oidSubjectAltName, "subjectAltName")},
 	{"issuer_alt_name_critical", "EN 319 412-2 GEN-4.3.6-1", nil, critical(oidIssuerAltName, "issuerAltName")},
-	{"subject_directory_attributes_critical", "EN 319 412-2 GEN-4.3.7-1", nil, critical(oidSubjectDirectoryAttributes, "subjectDirectoryAttributes")},
 	{"name_constraints", "EN 319 412-2 GEN-4.3.8-1", nil, extensionForbidden(oidNameConstraints, "nameConstraints")},
 	{"policy_constraints", "EN 319 412-2 GEN-4.3.9-1", nil, extensionForbidden(oidPolicyConstraints, "policyConstraints")},
 	{"ext_key_usage_critical", "EN 319 412-2 GEN-4.3.10-1", isNotTSU, critical(oidExtKeyUsage, "extKeyUsage")},
@@ -38,6 +38,7 @@ var rules4122 = []rule{
 	{"inhibit_any_policy", "EN 319 412-2 GEN-4.3.12-1", nil, extensionForbidden(oidInhibitAnyPolicy, "inhibitAnyPolicy")},
 	{"ca_issuers_missing", "EN 319 412-2 GEN-4.4.1-2", needsCAIssuers, accessMissing(oidAccessCAIssuers, "caIssuers")},
 	{"ca_issuers_not_http", "EN 319 412-2 GEN-4.4.1-3", nil, accessNotHTTP(oidAccessCAIssuers, "caIssuers")},
+	{"access_not_in_profile", "EN 319 411-1 GEN-6.6.1-01", nil, accessNotInProfile},
 	{"ocsp_missing", "EN 319 412-2 GEN-4.4.1-5", needsOCSP, accessMissing(oidAccessOCSP, "ocsp")},
 	{"ocsp_not_http", "EN 319 412-2 GEN-4.4.1-6", nil, accessNotHTTP(oidAccessOCSP, "ocsp")},
 	{"qc_statements_missing", "EN 319 412-2 QCS-5.1-1", hasStatements, extensionMissing(oidQCStatements, "qcStatements")},
@@ -106,8 +107,17 @@ func signatureAlgorithmNotAgreed(c *certificate, _ *Profile) string {
 
 func authorityKeyIdentifierMissing(c *certificate, _ *Profile) string {
 	e, _ := c.find(oidAuthorityKeyIdentifier)
-	if id, ok := readAuthorityKeyIdentifier(e.Value); !ok || len(id) == 0 {
+	if id, _, ok := readAuthorityKeyIdentifier(e.Value); !ok || len(id) == 0 {
 		return "authorityKeyIdentifier is missing or has no keyIdentifier"
+	}
+	return ""
+}
+
+// authorityKeyIdentifierWithIssuer: the profiles name the key alone, so that the CA can be certified anew.
+func authorityKeyIdentifierWithIssuer(c *certificate, _ *Profile) string {
+	e, _ := c.find(oidAuthorityKeyIdentifier)
+	if _, named, _ := readAuthorityKeyIdentifier(e.Value); named {
+		return "authorityKeyIdentifier has authorityCertIssuer and authorityCertSerialNumber: the profiles have keyIdentifier alone"
 	}
 	return ""
 }
@@ -123,23 +133,21 @@ func keyUsageWithoutCommitment(c *certificate, _ *Profile) string {
 	return fmt.Sprintf("keyUsage bits %08b are of none of the types A, B and F", bits)
 }
 
-// subjectAltNameForm: e-mail addresses in ASCII and directory names are the only ones our rules can judge.
 func subjectAltNameForm(c *certificate, _ *Profile) string {
 	e, there := c.find(oidSubjectAltName)
-	if !there {
-		return ""
-	}
-	names, ok := readGeneralNames(e.Value)
-	if !ok {
+	if _, ok := readGeneralNames(e.Value); there && !ok {
 		return "subjectAltName is not GeneralNames, or empty"
 	}
+	return ""
+}
+
+// subjectAltNameNotTheProfiles: e-mail addresses are what profiles write and mailboxMalformed judges.
+func subjectAltNameNotTheProfiles(c *certificate, _ *Profile) string {
+	e, _ := c.find(oidSubjectAltName)
+	names, _ := readGeneralNames(e.Value)
 	for _, n := range names {
-		email := n.tag == cbasn1.Tag(1).ContextSpecific()
-		if !email && n.tag != cbasn1.Tag(4).ContextSpecific().Constructed() {
-			return fmt.Sprintf("subjectAltName has a name of tag %d: rfc822Name and directoryName are allowed", n.tag&0x1f)
-		}
-		if email && (n.value == "" || !isASCII(n.value)) {
-			return fmt.Sprintf("subjectAltName: rfc822Name %q is not ASCII", n.value)
+		if n.tag != implicit1 {
+			return fmt.Sprintf("subjectAltName has a name of tag %d: the profiles write rfc822Name alone", n.tag&0x1f)
 		}
 	}
 	return ""
@@ -156,46 +164,78 @@ func extKeyUsageNotTheProfiles(c *certificate, p *Profile) string {
 	return ""
 }
 
+// crlNotHTTP goes beyond the clause, which is content with one http:// or ldap:// address: every address has to be
+// one that relying parties can fetch.
 func crlNotHTTP(c *certificate, _ *Profile) string {
 	e, there := c.find(oidCRLDistributionPoints)
 	if !there {
 		return ""
 	}
-	urls, ok := readDistributionPoints(e.Value)
+	names, _, ok := readDistributionPoints(e.Value)
 	if !ok {
-		return "cRLDistributionPoints cannot be read"
+		return "cRLDistributionPoints is not a list of points with a fullName each"
 	}
-	if !slices.ContainsFunc(urls, func(u string) bool { return checkURL(u, "http", "ldap") == nil }) {
-		return fmt.Sprintf("cRLDistributionPoints has no http:// or ldap:// address: %q", urls)
+	return addressFault("cRLDistributionPoints", names, "http", "ldap")
+}
+
+// addressFault says which of the names is no address with one of the schemes, or "".
+func addressFault(field string, names []generalName, schemes ...string) string {
+	for _, n := range names {
+		if !n.isURI() {
+			return fmt.Sprintf("%s has a name of tag %d: only addresses (uniformResourceIdentifier) can be fetched", field, n.tag&0x1f)
+		}
+		if err := checkURL(n.value, schemes...); err != nil {
+			return field + ": " + err.Error()
+		}
 	}
 	return ""
 }
 
+// locations are those of one method in authorityInfoAccess.
+func (c *certificate) locations(method asn1.ObjectIdentifier) (names []generalName, ok bool) {
+	e, there := c.find(oidAuthorityInfoAccess)
+	list, ok := readAccess(e.Value)
+	for _, a := range list {
+		if a.method.Equal(method) {
+			names = append(names, a.location)
+		}
+	}
+	return names, ok || !there
+}
+
 func accessMissing(method asn1.ObjectIdentifier, name string) func(*certificate, *Profile) string {
 	return func(c *certificate, _ *Profile) string {
-		e, _ := c.find(oidAuthorityInfoAccess)
-		if urls, _ := readAccess(e.Value, method); len(urls) == 0 {
+		if names, _ := c.locations(method); len(names) == 0 {
 			return "authorityInfoAccess has no " + name
 		}
 		return ""
 	}
 }
 
+// accessNotHTTP goes beyond the clauses, which are content with one http:// or https:// address, as crlNotHTTP does.
 func accessNotHTTP(method asn1.ObjectIdentifier, name string) func(*certificate, *Profile) string {
 	return func(c *certificate, _ *Profile) string {
-		e, there := c.find(oidAuthorityInfoAccess)
-		if !there {
-			return ""
-		}
-		urls, ok := readAccess(e.Value, method)
+		names, ok := c.locations(method)
 		if !ok {
-			return "authorityInfoAccess cannot be read"
+			return "authorityInfoAccess is not a list of AccessDescription"
 		}
-		if len(urls) > 0 && !slices.ContainsFunc(urls, func(u string) bool { return checkURL(u, "http", "https") == nil }) {
-			return fmt.Sprintf("%s has no http:// or https:// address: %q", name, urls)
-		}
-		return ""
+		return addressFault(name, names, "http", "https")
 	}
+}
+
+// accessNotInProfile leaves a responder's own ocsp address to responderWithOCSP.
+func accessNotInProfile(c *certificate, p *Profile) string {
+	e, _ := c.find(oidAuthorityInfoAccess)
+	list, _ := readAccess(e.Value)
+	for _, a := range list {
+		switch {
+		case a.method.Equal(oidAccessCAIssuers) && p.caIssuers != absent:
+		case a.method.Equal(oidAccessOCSP) && (p.ocsp != absent || p.subject == ocspSubject):
+		default:
+			return fmt.Sprintf("access method %v has no place in profile %s", a.method, p.name)
+		}
+	}
+	return ""
 }
 
 // policyContradictsStatements compares the policy of EN 319 411-2 in the certificate with its QCStatements,
@@ -207,11 +247,11 @@ func policyContradictsStatements(c *certificate, _ *Profile) string {
 		q, ok := findQualifiedPolicy(id)
 		switch {
 		case !ok:
-		case !c.states(oidQcCompliance):
+		case !c.holds(hexQcCompliance):
 			return q.name + " without QcCompliance"
-		case q.qscd != c.states(oidQcSSCD):
-			return fmt.Sprintf("%s and QcSSCD: %t", q.name, c.states(oidQcSSCD))
-		case !bytes.Equal(c.statement(oidQcType), sequenceOf(qcTypes[q.qcType])):
+		case q.qscd != c.holds(hexQcSSCD):
+			return fmt.Sprintf("%s and QcSSCD: %t", q.name, c.holds(hexQcSSCD))
+		case !c.holds(hexQcTypes[q.qcType]):
 			return q.name + " without QcType " + q.qcType
 		}
 	}

@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"encoding/asn1"
+	"encoding/hex"
 )
 
 // rulesOCSP are the rules of RFC 6960 and EN 319 411-1 on the certificates of OCSP responders.
@@ -16,15 +17,14 @@ var rulesOCSP = []rule{
 
 func responderExtKeyUsage(c *certificate, _ *Profile) string {
 	e, _ := c.find(oidExtKeyUsage)
-	if purposes, _ := readOIDs(e.Value); len(purposes) != 1 || !purposes[0].Equal(oidOCSPSigning) {
+	if hex.EncodeToString(e.Value) != "300a06082b06010505070309" {
 		return "extKeyUsage is not OCSPSigning alone"
 	}
 	return ""
 }
 
 func responderWithOCSP(c *certificate, _ *Profile) string {
-	e, _ := c.find(oidAuthorityInfoAccess)
-	if urls, _ := readAccess(e.Value, oidAccessOCSP); len(urls) > 0 {
+	if names, _ := c.locations(oidAccessOCSP); len(names) > 0 {
 		return "authorityInfoAccess sends to an OCSP responder"
 	}
 	return ""

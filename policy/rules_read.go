@@ -10,14 +10,26 @@ import (
 
 // The readers below take an extension value apart for the rules. ok is false for what is not the structure.
 
+// Tags of the implicitly tagged fields that several extensions have.
+var (
+	implicit0    = cbasn1.Tag(0).ContextSpecific()
+	implicit1    = cbasn1.Tag(1).ContextSpecific()
+	implicit2    = cbasn1.Tag(2).ContextSpecific()
+	constructed0 = implicit0.Constructed()
+	constructed1 = implicit1.Constructed()
+	constructed2 = implicit2.Constructed()
+)
+
 // readAuthorityKeyIdentifier reads SEQUENCE { keyIdentifier [0] OPTIONAL, authorityCertIssuer [1] OPTIONAL,
-// authorityCertSerialNumber [2] OPTIONAL }.
-func readAuthorityKeyIdentifier(value []byte) (keyIdentifier []byte, ok bool) {
+// authorityCertSerialNumber [2] OPTIONAL }. named says that the last two are there; one without the other is not ok.
+func readAuthorityKeyIdentifier(value []byte) (keyIdentifier []byte, named, ok bool) {
 	s := cryptobyte.String(value)
-	var seq, id cryptobyte.String
-	var present bool
-	ok = s.ReadASN1(&seq, cbasn1.SEQUENCE) && s.Empty() && seq.ReadOptionalASN1(&id, &present, cbasn1.Tag(0).ContextSpecific())
-	return id, ok
+	var seq, id, rest cryptobyte.String
+	var numbered bool
+	ok = s.ReadASN1(&seq, cbasn1.SEQUENCE) && s.Empty() &&
+		seq.ReadOptionalASN1(&id, nil, implicit0) && seq.ReadOptionalASN1(&rest, &named, constructed1) &&
+		seq.ReadOptionalASN1(&rest, &numbered, implicit2) && seq.Empty() && named == numbered
+	return id, named, ok
 }
 
 func readOctetString(value []byte) ([]byte, bool) {
@@ -37,17 +49,18 @@ func readKeyUsage(value []byte) (bits byte, ok bool) {
 	return b.Bytes[0], true
 }
 
-// readPolicies reads SEQUENCE OF SEQUENCE { policyIdentifier, policyQualifiers OPTIONAL }.
+// readPolicies reads SEQUENCE SIZE (1..MAX) OF SEQUENCE { policyIdentifier }: policyQualifiers, which no profile
+// writes, are not ok.
 func readPolicies(value []byte) (list []asn1.ObjectIdentifier, ok bool) {
 	s := cryptobyte.String(value)
 	var seq cryptobyte.String
-	if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !s.Empty() {
+	if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !s.Empty() || seq.Empty() {
 		return nil, false
 	}
 	for !seq.Empty() {
 		var info cryptobyte.String
 		var id asn1.ObjectIdentifier
-		if !seq.ReadASN1(&info, cbasn1.SEQUENCE) || !info.ReadASN1ObjectIdentifier(&id) {
+		if !seq.ReadASN1(&info, cbasn1.SEQUENCE) || !info.ReadASN1ObjectIdentifier(&id) || !info.Empty() {
 			return nil, false
 		}
 		list = append(list, id)
@@ -55,11 +68,11 @@ func readPolicies(value []byte) (list []asn1.ObjectIdentifier, ok bool) {
 	return list, true
 }
 
-// readOIDs reads SEQUENCE OF OBJECT IDENTIFIER.
+// readOIDs reads SEQUENCE SIZE (1..MAX) OF OBJECT IDENTIFIER.
 func readOIDs(value []byte) (list []asn1.ObjectIdentifier, ok bool) {
 	s := cryptobyte.String(value)
 	var seq cryptobyte.String
-	if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !s.Empty() {
+	if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !s.Empty() || seq.Empty() {
 		return nil, false
 	}
 	for !seq.Empty() {
@@ -73,13 +86,14 @@ func readOIDs(value []byte) (list []asn1.ObjectIdentifier, ok bool) {
 }
 
 // readBasicConstraints reads SEQUENCE { cA DEFAULT FALSE, pathLenConstraint OPTIONAL }. pathLength is -1 where absent.
+// A FALSE that is written is not ok (X.690 §11.5).
 func readBasicConstraints(value []byte) (ca bool, pathLength int, ok bool) {
 	s := cryptobyte.String(value)
 	var seq cryptobyte.String
 	pathLength = -1
 	ok = s.ReadASN1(&seq, cbasn1.SEQUENCE) && s.Empty()
 	if ok && seq.PeekASN1Tag(cbasn1.BOOLEAN) {
-		ok = seq.ReadASN1Boolean(&ca)
+		ok = seq.ReadASN1Boolean(&ca) && ca
 	}
 	if ok && seq.PeekASN1Tag(cbasn1.INTEGER) {
 		ok = seq.ReadASN1Integer(&pathLength) && pathLength >= 0
@@ -115,37 +129,46 @@ func readNames(seq cryptobyte.String) (list []generalName, ok bool) {
 	return list, true
 }
 
-// readDistributionPoints reads cRLDistributionPoints and returns the URIs of all fullNames. A point
-// without distributionPoint, or with a name relative to the issuer, gives none.
-func readDistributionPoints(value []byte) (urls []string, ok bool) {
-	constructed0 := cbasn1.Tag(0).ContextSpecific().Constructed()
+// isURI reports whether the name is a uniformResourceIdentifier.
+func (n generalName) isURI() bool { return n.tag == cbasn1.Tag(6).ContextSpecific() }
+
+// readDistributionPoints reads cRLDistributionPoints and returns the names of all fullNames. partial says that a
+// point has reasons or cRLIssuer. A point without fullName is not ok.
+func readDistributionPoints(value []byte) (names []generalName, partial, ok bool) {
 	s := cryptobyte.String(value)
 	var seq cryptobyte.String
 	if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !s.Empty() || seq.Empty() {
-		return nil, false
+		return nil, false, false
 	}
 	for !seq.Empty() {
-		var point, name, full cryptobyte.String
-		var named, isFull bool
-		if !seq.ReadASN1(&point, cbasn1.SEQUENCE) || !point.ReadOptionalASN1(&name, &named, constructed0) ||
-			named && !name.ReadOptionalASN1(&full, &isFull, constructed0) {
-			return nil, false
+		var point, name, full, rest cryptobyte.String
+		var reasons, issuer bool
+		if !seq.ReadASN1(&point, cbasn1.SEQUENCE) || !point.ReadOptionalASN1(&name, nil, constructed0) ||
+			!point.ReadOptionalASN1(&rest, &reasons, implicit1) || !point.ReadOptionalASN1(&rest, &issuer, constructed2) ||
+			!point.Empty() {
+			return nil, false, false
 		}
-		names, good := readNames(full)
+		partial = partial || reasons || issuer
+		if !name.ReadASN1(&full, constructed0) || !name.Empty() || full.Empty() {
+			return nil, partial, false
+		}
+		list, good := readNames(full)
 		if !good {
-			return nil, false
+			return nil, partial, false
 		}
-		for _, n := range names {
-			if n.tag == cbasn1.Tag(6).ContextSpecific() {
-				urls = append(urls, n.value)
-			}
-		}
+		names = append(names, list...)
 	}
-	return urls, true
+	return names, partial, true
 }
 
-// readAccess reads authorityInfoAccess and returns the URIs of one access method.
-func readAccess(value []byte, method asn1.ObjectIdentifier) (urls []string, ok bool) {
+// accessPoint is one AccessDescription read back.
+type accessPoint struct {
+	method   asn1.ObjectIdentifier
+	location generalName
+}
+
+// readAccess reads authorityInfoAccess.
+func readAccess(value []byte) (list []accessPoint, ok bool) {
 	s := cryptobyte.String(value)
 	var seq cryptobyte.String
 	if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !s.Empty() || seq.Empty() {
@@ -153,17 +176,15 @@ func readAccess(value []byte, method asn1.ObjectIdentifier) (urls []string, ok b
 	}
 	for !seq.Empty() {
 		var description, location cryptobyte.String
-		var id asn1.ObjectIdentifier
-		var tag cbasn1.Tag
-		if !seq.ReadASN1(&description, cbasn1.SEQUENCE) || !description.ReadASN1ObjectIdentifier(&id) ||
-			!description.ReadAnyASN1(&location, &tag) || !description.Empty() {
+		var a accessPoint
+		if !seq.ReadASN1(&description, cbasn1.SEQUENCE) || !description.ReadASN1ObjectIdentifier(&a.method) ||
+			!description.ReadAnyASN1(&location, &a.location.tag) || !description.Empty() {
 			return nil, false
 		}
-		if id.Equal(method) && tag == cbasn1.Tag(6).ContextSpecific() {
-			urls = append(urls, string(location))
-		}
+		a.location.value = string(location)
+		list = append(list, a)
 	}
-	return urls, true
+	return list, true
 }
 
 // readKeyPeriod reads privateKeyUsagePeriod with both its times.
@@ -171,15 +192,16 @@ func readKeyPeriod(value []byte) (from, to time.Time, ok bool) {
 	s := cryptobyte.String(value)
 	var seq, begin, end cryptobyte.String
 	ok = s.ReadASN1(&seq, cbasn1.SEQUENCE) && s.Empty() &&
-		seq.ReadASN1(&begin, cbasn1.Tag(0).ContextSpecific()) && seq.ReadASN1(&end, cbasn1.Tag(1).ContextSpecific()) && seq.Empty()
+		seq.ReadASN1(&begin, implicit0) && seq.ReadASN1(&end, implicit1) && seq.Empty()
 	from, to = parseTime(cbasn1.GeneralizedTime, string(begin)), parseTime(cbasn1.GeneralizedTime, string(end))
 	return from, to, ok && !from.IsZero() && !to.IsZero()
 }
 
-// qcStatement is one QCStatement read back: info is the DER of statementInfo, empty where absent.
+// qcStatement is one QCStatement read back.
 type qcStatement struct {
 	id   asn1.ObjectIdentifier
-	info []byte
+	info []byte // DER of statementInfo, empty where absent
+	raw  []byte // DER of the whole
 }
 
 // readStatements reads QCStatements ::= SEQUENCE OF QCStatement.
@@ -190,16 +212,20 @@ func readStatements(value []byte) (list []qcStatement, ok bool) {
 		return nil, false
 	}
 	for !seq.Empty() {
-		var one, info cryptobyte.String
+		var raw, one, info cryptobyte.String
 		var id asn1.ObjectIdentifier
 		var tag cbasn1.Tag
-		if !seq.ReadASN1(&one, cbasn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&id) {
+		if !seq.ReadASN1Element(&raw, cbasn1.SEQUENCE) {
+			return nil, false
+		}
+		whole := raw
+		if !raw.ReadASN1(&one, cbasn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&id) {
 			return nil, false
 		}
 		if !one.Empty() && (!one.ReadAnyASN1Element(&info, &tag) || !one.Empty()) {
 			return nil, false
 		}
-		list = append(list, qcStatement{id, info})
+		list = append(list, qcStatement{id: id, info: info, raw: whole})
 	}
 	return list, true
 }

@@ -174,7 +174,7 @@ func withStatement(id asn1.ObjectIdentifier, info string) func(*editable) {
 				return list
 			}
 		}
-		return append(list, qcStatement{id, mustHex(info)})
+		return append(list, qcStatement{id: id, info: mustHex(info)})
 	})
 }
 
@@ -211,42 +211,50 @@ var failingFixtures = map[string]struct {
 	profile string
 	spoil   func(*editable)
 }{
-	"der_not_canonical":                 {"qcp-n", put(oidSubjectKeyIdentifier, "04 81 01 00")},
-	"unreadable":                        {"qcp-n", put(oidBasicConstraints, "02 01 00")},
-	"version_not_3":                     {"qcp-n", func(e *editable) { e.version = 1 }},
-	"serial_malformed":                  {"qcp-n", func(e *editable) { e.serial = []byte{0} }},
-	"algorithms_differ":                 {"qcp-n", func(e *editable) { e.outer = mustHex("300a06082a8648ce3d040303") }},
-	"issuer_empty":                      {"qcp-n", func(e *editable) { e.issuer = []byte{0x30, 0} }},
-	"time_form":                         {"qcp-n", setTime(1, cbasn1.GeneralizedTime, "20291122120000Z")},
-	"validity_inverted":                 {"qcp-n", setTime(1, cbasn1.UTCTime, "261123120000Z")},
-	"unique_identifier":                 {"qcp-n", func(e *editable) { e.between = mustHex("81020001") }},
-	"extension_twice":                   {"qcp-n", func(e *editable) { e.list = append(e.list, e.list[0]) }},
-	"authority_key_identifier_critical": {"qcp-n", makeCritical(oidAuthorityKeyIdentifier)},
-	"authority_key_is_another":          {"root-ca", put(oidAuthorityKeyIdentifier, "3003800101")},
-	"subject_key_identifier_missing":    {"qcp-n", drop(oidSubjectKeyIdentifier)},
-	"subject_key_identifier_critical":   {"qcp-n", makeCritical(oidSubjectKeyIdentifier)},
-	"key_usage_not_critical":            {"qcp-n", func(e *editable) { e.setCritical(oidKeyUsage, false) }},
-	"key_usage_of_ca":                   {"issuing-ca", putKeyUsage(0x02)},
-	"policy_twice":                      {"qcp-n", putPolicies(oidQCPn, oidQCPn)},
-	"basic_constraints_not_ca":          {"issuing-ca", func(e *editable) { e.setCritical(oidBasicConstraints, false) }},
-	"basic_constraints_in_end_entity":   {"tsu", put(oidBasicConstraints, "30030101ff")},
-	"path_length_wrong":                 {"issuing-ca", put(oidBasicConstraints, "30030101ff")},
-	"issuer_is_another":                 {"root-ca", func(e *editable) { e.issuer = mustHex("300d310b3009060355040613024e4c") }},
-	"issuer_is_itself":                  {"issuing-ca", func(e *editable) { e.issuer = e.subject }},
-	"authority_info_access_critical":    {"qcp-n", makeCritical(oidAuthorityInfoAccess)},
+	"der_not_canonical":                  {"qcp-n", put(oidSubjectKeyIdentifier, "04 81 01 00")},
+	"unreadable":                         {"qcp-n", put(oidBasicConstraints, "02 01 00")},
+	"version_not_3":                      {"qcp-n", func(e *editable) { e.version = 1 }},
+	"serial_malformed":                   {"qcp-n", func(e *editable) { e.serial = []byte{0} }},
+	"algorithms_differ":                  {"qcp-n", func(e *editable) { e.outer = mustHex("300a06082a8648ce3d040303") }},
+	"issuer_empty":                       {"qcp-n", func(e *editable) { e.issuer = []byte{0x30, 0} }},
+	"time_form":                          {"qcp-n", setTime(1, cbasn1.GeneralizedTime, "20291122120000Z")},
+	"validity_inverted":                  {"qcp-n", setTime(1, cbasn1.UTCTime, "261123120000Z")},
+	"unique_identifier":                  {"qcp-n", func(e *editable) { e.between = mustHex("81020001") }},
+	"extension_twice":                    {"qcp-n", func(e *editable) { e.list = append(e.list, e.list[0]) }},
+	"authority_key_identifier_critical":  {"qcp-n", makeCritical(oidAuthorityKeyIdentifier)},
+	"authority_key_identifier_malformed": {"qcp-n", put(oidAuthorityKeyIdentifier, "3006 800101 820105")}, // [2] without [1]
+	"authority_key_is_another":           {"root-ca", put(oidAuthorityKeyIdentifier, "3003800101")},
+	"subject_key_identifier_missing":     {"qcp-n", drop(oidSubjectKeyIdentifier)},
+	"subject_key_is_another":             {"qcp-n", put(oidSubjectKeyIdentifier, "0414 0909090909090909090909090909090909090909")},
+	"subject_key_identifier_critical":    {"qcp-n", makeCritical(oidSubjectKeyIdentifier)},
+	"key_usage_not_critical":             {"qcp-n", func(e *editable) { e.setCritical(oidKeyUsage, false) }},
+	"key_usage_of_ca":                    {"issuing-ca", putKeyUsage(0x02)},
+	"policies_malformed":                 {"qcp-n", put(oidCertificatePolicies, "300e 300c 060704008bec400100 020107")},
+	"policy_twice":                       {"qcp-n", putPolicies(oidQCPn, oidQCPn)},
+	"mailbox_malformed":                  {"qcp-n", put(oidSubjectAltName, "3015 8108 6140622e74657374 8109 6e6f20616464726573")},
+	"basic_constraints_not_ca":           {"issuing-ca", func(e *editable) { e.setCritical(oidBasicConstraints, false) }},
+	"basic_constraints_in_end_entity":    {"tsu", put(oidBasicConstraints, "30030101ff")},
+	"path_length_wrong":                  {"issuing-ca", put(oidBasicConstraints, "30030101ff")},
+	"crl_partial":                        {"qcp-n", put(oidCRLDistributionPoints, "301b 3019 a013a011860f 687474703a2f2f782e746573742f63 81020640")},
+	"issuer_is_another":                  {"root-ca", func(e *editable) { e.issuer = mustHex("300d310b3009060355040613024e4c") }},
+	"issuer_is_itself":                   {"issuing-ca", func(e *editable) { e.issuer = e.subject }},
+	"authority_info_access_critical":     {"qcp-n", makeCritical(oidAuthorityInfoAccess)},
 
-	"critical_without_leave":           {"qcp-n", makeCritical(oidQCStatements)},
-	"extension_not_in_profile":         {"qcp-n", put(asn1.ObjectIdentifier{1, 2, 3, 4}, "0500")},
-	"signature_algorithm_not_agreed":   {"qcp-n", func(e *editable) { e.inner = mustHex("300d06092a864886f70d0101050500"); e.outer = e.inner }}, // SHA-1 with RSA
-	"authority_key_identifier_missing": {"qcp-n", put(oidAuthorityKeyIdentifier, "3000")},
-	"key_usage_type":                   {"tsu", putKeyUsage(bitDigitalSignature | bitNonRepudiation)},
-	"key_usage_for_signatures":         {"qcp-n", putKeyUsage(bitDigitalSignature)},
-	"key_usage_for_seals":              {"qcp-l", putKeyUsage(bitKeyAgreement)},
-	"certificate_policies_critical":    {"qcp-n", makeCritical(oidCertificatePolicies)},
-	"certificate_policies_missing":     {"qcp-n", drop(oidCertificatePolicies)},
-	"policy_mappings":                  {"issuing-ca", put(oidPolicyMappings, "300e300c06042a030405 06042a030406")},
-	"subject_alt_name_critical":        {"qcp-n", makeCritical(oidSubjectAltName)},
-	"subject_alt_name_form":            {"qcp-n", put(oidSubjectAltName, "300e820c6578616d706c652e74657374")},
+	"critical_without_leave":               {"qcp-n", makeCritical(oidQCStatements)},
+	"extension_not_in_profile":             {"qcp-n", put(asn1.ObjectIdentifier{1, 2, 3, 4}, "0500")},
+	"signature_algorithm_not_agreed":       {"qcp-n", func(e *editable) { e.inner = mustHex("300d06092a864886f70d0101050500"); e.outer = e.inner }}, // SHA-1 with RSA
+	"authority_key_identifier_missing":     {"qcp-n", put(oidAuthorityKeyIdentifier, "3000")},
+	"authority_key_identifier_with_issuer": {"qcp-n", put(oidAuthorityKeyIdentifier, "3016 800101 a10e 820c 6578616d706c652e74657374 820105")},
+	"key_usage_type":                       {"tsu", putKeyUsage(bitDigitalSignature | bitNonRepudiation)},
+	"key_usage_for_signatures":             {"qcp-n", putKeyUsage(bitDigitalSignature)},
+	"key_usage_for_seals":                  {"qcp-l", putKeyUsage(bitKeyAgreement)},
+	"certificate_policies_critical":        {"qcp-n", makeCritical(oidCertificatePolicies)},
+	"certificate_policies_missing":         {"qcp-n", drop(oidCertificatePolicies)},
+	"policy_mappings":                      {"issuing-ca", put(oidPolicyMappings, "300e300c06042a030405 06042a030406")},
+	"subject_alt_name_critical":            {"qcp-n", makeCritical(oidSubjectAltName)},
+	"subject_alt_name_form":                {"qcp-n", put(oidSubjectAltName, "3000")},
+	"subject_alt_name_not_the_profiles":    {"qcp-n", put(oidSubjectAltName, "300e 820c 6578616d706c652e74657374")},
+	"subject_alt_name_missing":             {"qcp-n", drop(oidSubjectAltName)},
 	"issuer_alt_name_critical": {"qcp-n", func(e *editable) {
 		e.put(oidIssuerAltName, mustHex("3008810661402e6c6f63"))
 		makeCritical(oidIssuerAltName)(e)
@@ -267,35 +275,39 @@ var failingFixtures = map[string]struct {
 	"inhibit_any_policy":            {"qcp-n", put(oidInhibitAnyPolicy, "020100")},
 	"ca_issuers_missing":            {"qcp-n", putAccess(accessDescription{oidAccessOCSP, "http://ocsp.example.test/"})},
 	"ca_issuers_not_http":           {"qcp-n", putAccess(accessDescription{oidAccessCAIssuers, "ldap://ca.example.test/"})},
+	"access_not_in_profile":         {"qcp-n", putAccess(accessDescription{asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 3}, "http://tsa.example.test/"})},
 	"ocsp_missing":                  {"tsu", putAccess(accessDescription{oidAccessCAIssuers, "http://ca.example.test/ca.cer"})},
 	"ocsp_not_http":                 {"qcp-l", putAccess(accessDescription{oidAccessOCSP, "ftp://ocsp.example.test/"})},
 	"qc_statements_missing":         {"qcp-l", drop(oidQCStatements)},
 	"policy_contradicts_statements": {"qcp-n-qscd", withoutStatement(oidQcSSCD)},
 
-	"qc_statements_malformed":       {"qcp-n", put(oidQCStatements, "3000")},
-	"qc_statements_critical":        {"qcp-n", makeCritical(oidQCStatements)},
-	"qc_statement_twice":            {"qcp-n", restate(func(list []qcStatement) []qcStatement { return append(list, list[0]) })},
-	"qc_statement_not_in_profile":   {"qcp-n", withStatement(oidQcRetentionPeriod, "02010a")},
-	"qc_compliance_missing":         {"qcp-n", withoutStatement(oidQcCompliance)},
-	"qc_compliance_with_value":      {"qcp-n", withStatement(oidQcCompliance, "0500")},
-	"qc_sscd_missing":               {"qcp-l-qscd", withoutStatement(oidQcSSCD)},
-	"qc_sscd_unfounded":             {"qcp-l", withStatement(oidQcSSCD, "")},
-	"qc_sscd_with_value":            {"qcp-n-qscd", withStatement(oidQcSSCD, "0101ff")},
-	"qc_type_missing":               {"qcp-l", withoutStatement(oidQcType)},
-	"qc_type_wrong":                 {"qcp-n", withStatement(oidQcType, "3009060704008e46010602")},
-	"qc_type_as_statement":          {"qcp-n", withStatement(asn1.ObjectIdentifier{0, 4, 0, 1862, 1, 6, 1}, "")},
-	"qc_cc_legislation":             {"qcp-n", withStatement(oidQcCClegislation, "300413025553")},
-	"qc_qscd_legislation":           {"qcp-n-qscd", withStatement(oidQcQSCDlegislation, "300413025553")},
-	"qc_limit_value_malformed":      {"qcp-n", withStatement(oidQcLimitValue, "300c1303657572020203e8020100")},
-	"qc_retention_period_malformed": {"qcp-n", withStatement(oidQcRetentionPeriod, "020100")},
-	"qc_pds_missing":                {"qcp-n", withoutStatement(oidQcPDS)},
-	"qc_pds_malformed":              {"qcp-n", withStatement(oidQcPDS, "3000")},
-	"qc_pds_not_https":              {"qcp-n", withPDS(PDS{"http://ca.example.test/pds", "en"})},
-	"qc_pds_language":               {"qcp-n", withPDS(PDS{"https://ca.example.test/pds", "en"}, PDS{"https://ca.example.test/pds", "NL"})},
-	"qc_pds_not_english":            {"qcp-n", withPDS(PDS{"https://ca.example.test/pds", "nl"})},
-	"qc_pds_language_twice":         {"qcp-n", withPDS(PDS{"https://ca.example.test/pds", "en"}, PDS{"https://ca.example.test/pds2", "en"})},
-	"qc_ident_method_unknown":       {"qcp-n", withStatement(oidQcIdentMethod, "3009060704008e46010801")},
-	"semantics_wrong":               {"qcp-n", withoutStatement(oidPKIXQCSyntaxV2)},
+	"qc_statements_malformed":              {"qcp-n", put(oidQCStatements, "3000")},
+	"qc_statements_critical":               {"qcp-n", makeCritical(oidQCStatements)},
+	"qc_statement_twice":                   {"qcp-n", restate(func(list []qcStatement) []qcStatement { return append(list, list[0]) })},
+	"qc_statement_not_in_profile":          {"qcp-n", withStatement(oidQcRetentionPeriod, "02010a")},
+	"qc_compliance_missing":                {"qcp-n", withoutStatement(oidQcCompliance)},
+	"qc_compliance_with_value":             {"qcp-n", withStatement(oidQcCompliance, "0500")},
+	"qc_sscd_missing":                      {"qcp-l-qscd", withoutStatement(oidQcSSCD)},
+	"qc_sscd_unfounded":                    {"qcp-l", withStatement(oidQcSSCD, "")},
+	"qc_sscd_with_value":                   {"qcp-n-qscd", withStatement(oidQcSSCD, "0101ff")},
+	"qc_type_missing":                      {"qcp-l", withoutStatement(oidQcType)},
+	"qc_type_wrong":                        {"qcp-n", withStatement(oidQcType, "3009060704008e46010602")},
+	"qc_type_as_statement":                 {"qcp-n", withStatement(asn1.ObjectIdentifier{0, 4, 0, 1862, 1, 6, 1}, "")},
+	"qc_cc_legislation":                    {"qcp-n", withStatement(oidQcCClegislation, "300413025553")},
+	"qc_qscd_legislation":                  {"qcp-n-qscd", withStatement(oidQcQSCDlegislation, "300413025553")},
+	"qc_limit_value_malformed":             {"qcp-n", withStatement(oidQcLimitValue, "300c1303657572020203e8020100")},
+	"qc_limit_value_not_the_profiles":      {"qcp-n", withStatement(oidQcLimitValue, "300c1303455552020203e9020100")},
+	"qc_retention_period_malformed":        {"qcp-n", withStatement(oidQcRetentionPeriod, "020100")},
+	"qc_retention_period_not_the_profiles": {"qcp-n", withStatement(oidQcRetentionPeriod, "02010b")},
+	"qc_pds_missing":                       {"qcp-n", withoutStatement(oidQcPDS)},
+	"qc_pds_malformed":                     {"qcp-n", withStatement(oidQcPDS, "3000")},
+	"qc_pds_not_https":                     {"qcp-n", withPDS(PDS{"http://ca.example.test/pds", "en"})},
+	"qc_pds_language":                      {"qcp-n", withPDS(PDS{"https://ca.example.test/pds", "en"}, PDS{"https://ca.example.test/pds", "NL"})},
+	"qc_pds_not_english":                   {"qcp-n", withPDS(PDS{"https://ca.example.test/pds", "nl"})},
+	"qc_pds_language_twice":                {"qcp-n", withPDS(PDS{"https://ca.example.test/pds", "en"}, PDS{"https://ca.example.test/pds2", "en"})},
+	"qc_ident_method_missing":              {"qcp-n", withoutStatement(oidQcIdentMethod)},
+	"qc_ident_method_unknown":              {"qcp-n", withStatement(oidQcIdentMethod, "3009060704008e46010801")},
+	"semantics_wrong":                      {"qcp-n", withoutStatement(oidPKIXQCSyntaxV2)},
 
 	"validity_too_long":         {"ocsp-responder", setTime(1, cbasn1.UTCTime, "270221120001Z")},
 	"ca_key_for_something_else": {"issuing-ca", putKeyUsage(0x86)},
@@ -318,6 +330,14 @@ var failingFixtures = map[string]struct {
 	"responder_with_ocsp":       {"ocsp-responder", putAccess(accessDescription{oidAccessOCSP, "http://ocsp.example.test/"})},
 	"nocheck_malformed":         {"ocsp-responder", put(oidOCSPNoCheck, "3000")},
 	"nocheck_elsewhere":         {"tsu", put(oidOCSPNoCheck, "0500")},
+}
+
+// houseChanges turn the profile of a fixture into one that has what the rule is about.
+var houseChanges = map[string][2]string{
+	"subject_alt_name_missing":             {"subject_alt_name: offered", "subject_alt_name: required"},
+	"qc_limit_value_not_the_profiles":      {"qc_ident_method: absent", "qc_ident_method: absent\n  qc_limit_value: {currency: EUR, amount: 1000, exponent: 0}"},
+	"qc_retention_period_not_the_profiles": {"qc_ident_method: absent", "qc_ident_method: absent\n  qc_retention_period: 10"},
+	"qc_ident_method_missing":              {"qc_ident_method: absent", "qc_ident_method: required"},
 }
 
 // TestRules holds every rule to its fixtures: the clean certificate passes, the spoilt one fails, and Check says so
@@ -351,6 +371,13 @@ func testRule(t *testing.T, r rule, clean map[string][]byte) {
 		t.Fatalf("rule %s (%s) has no failing fixture", r.fault, r.clause)
 	}
 	p := mustBuiltin(t, fixture.profile)
+	if house, changed := houseChanges[r.fault]; changed {
+		var err error
+		if p, err = ParseProfile("house.yaml", change(t, fixture.profile, house[0], house[1])); err != nil {
+			t.Fatal(err)
+		}
+		clean[p.name] = testDraft(t, p, testKeyP256())
+	}
 	if r.applies != nil && !r.applies(p) {
 		t.Fatalf("the rule does not apply to its fixture's profile %s", p.name)
 	}
@@ -407,7 +434,7 @@ func TestCheckNames(t *testing.T) {
 		{"subject_without_name", "EN 319 412-2 NAT-4.2.4-1", "subject: ", func(e *editable) { e.subject = country }},
 		{"issuer_without_organization", "EN 319 412-2 GEN-4.2.3.1-2", "issuer: ", func(e *editable) { e.issuer = country }},
 		{"country_as_utf8", "RFC 5280 A.1", "subject: ", func(e *editable) { e.subject = mustHex("300d310b300906035504060c024e4c") }},
-		{"email_without_domain", "RFC 5280 §4.2.1.6", "subject: ", func(e *editable) {
+		{"email_without_domain", "RFC 5280 §4.2.1.6", "subjectAltName: ", func(e *editable) {
 			e.put(oidSubjectAltName, written(addRFC822Name("zoe@")))
 		}},
 		{"key_too_short", "RFC 5280 §4.1.2.7", "", func(e *editable) { e.spki = mustHex("3000") }},

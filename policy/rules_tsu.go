@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/hex"
 	"fmt"
 	"slices"
 )
@@ -17,8 +18,7 @@ var rulesTSU = []rule{
 
 func tsuExtKeyUsage(c *certificate, _ *Profile) string {
 	e, there := c.find(oidExtKeyUsage)
-	purposes, _ := readOIDs(e.Value)
-	if !there || !e.Critical || len(purposes) != 1 || !purposes[0].Equal(oidTimeStamping) {
+	if !there || !e.Critical || hex.EncodeToString(e.Value) != "300a06082b06010505070308" {
 		return "extKeyUsage is not timeStamping alone, critical"
 	}
 	return ""
@@ -32,7 +32,7 @@ func tsuWithoutNCPPlus(c *certificate, _ *Profile) string {
 	return ""
 }
 
-func tsuKeyPeriodTooLong(c *certificate, _ *Profile) string {
+func tsuKeyPeriodTooLong(c *certificate, p *Profile) string {
 	e, there := c.find(oidPrivateKeyUsagePeriod)
 	if !there {
 		return ""
@@ -43,6 +43,9 @@ func tsuKeyPeriodTooLong(c *certificate, _ *Profile) string {
 	}
 	if from.Before(c.from.time) || !from.Before(to) || !to.Before(c.to.time) {
 		return fmt.Sprintf("the key signs from %s to %s: a shorter time within the certificate's is wanted", stamp(from), stamp(to))
+	}
+	if life := to.Sub(from); life > p.keyLife {
+		return fmt.Sprintf("the key signs for %s: profile %s allows %s at most", inDays(life), p.name, inDays(p.keyLife))
 	}
 	return ""
 }

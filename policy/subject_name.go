@@ -36,7 +36,7 @@ var attributeTypes = []attributeType{
 	{name: "stateOrProvinceName", id: asn1.ObjectIdentifier{2, 5, 4, 8}, bound: 128, ub: "ub-state-name"},
 	{name: "localityName", id: asn1.ObjectIdentifier{2, 5, 4, 7}, bound: 128, ub: "ub-locality-name"},
 	{name: "streetAddress", id: asn1.ObjectIdentifier{2, 5, 4, 9}, bound: 128, ub: "ub-street-address"},
-	{name: "postalCode", id: asn1.ObjectIdentifier{2, 5, 4, 17}, bound: 40, ub: "ub-postal-code"},
+	{name: "postalCode", id: asn1.ObjectIdentifier{2, 5, 4, 17}, bound: 16, ub: "ub-postal-code-length"},
 	{name: "organizationName", id: asn1.ObjectIdentifier{2, 5, 4, 10}, bound: 64, ub: "ub-organization-name", natural: true, legal: true},
 	{name: "organizationIdentifier", id: asn1.ObjectIdentifier{2, 5, 4, 97}, bound: ownBound, ub: "our own"}, // X.520: no bound
 	{name: "organizationalUnitName", id: asn1.ObjectIdentifier{2, 5, 4, 11}, bound: 64, ub: "ub-organizational-unit-name", natural: true, legal: true},
@@ -172,12 +172,13 @@ func readAttribute(rdn *cryptobyte.String, v *Violations) (Attribute, error) {
 	}
 	text := tag == cbasn1.UTF8String && utf8.Valid(content) || tag == cbasn1.PrintableString && isPrintableString(string(content))
 	t, known := attributeByID(id)
+	printable := id.Equal(asn1.ObjectIdentifier{2, 5, 4, 6}) || id.Equal(asn1.ObjectIdentifier{2, 5, 4, 5})
 	switch {
 	case !known && text:
 		return Attribute{Type: id.String(), Value: string(content)}, nil
 	case !known:
 		return Attribute{Type: id.String(), Value: "#" + hex.EncodeToString(element)}, nil
-	case t.printable && tag != cbasn1.PrintableString:
+	case printable && tag != cbasn1.PrintableString:
 		v.add("RFC 5280 A.1", "%s is not a PrintableString (its tag is %d)", t.name, tag)
 	case tag != cbasn1.PrintableString && tag != cbasn1.UTF8String:
 		v.add("RFC 5280 §4.1.2.4", "%s is neither UTF8String nor PrintableString (its tag is %d)", t.name, tag)

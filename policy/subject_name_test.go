@@ -231,8 +231,8 @@ func FuzzReadName(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s.violations(naturalSubject)
-		s.violations(caSubject)
+		s.violations(naturalSubject, pinned)
+		s.violations(caSubject, newest)
 		out, err := s.Name()
 		if err != nil {
 			return // an attribute or a value that we read but do not write

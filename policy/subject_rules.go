@@ -30,7 +30,9 @@ var subjectRules = []subjectRule{
 	{"EN 319 412-2 NAT-4.2.4-1", []subjectKind{naturalSubject}, naturalNameMissing},
 	{"EN 319 412-2 NAT-4.2.4-3", []subjectKind{naturalSubject}, repeated("countryName", "commonName")},
 	{"EN 319 412-2 NAT-4.2.4-4", []subjectKind{naturalSubject}, pseudonymBesideName},
+	{"EN 319 412-2 NAT-4.2.4-6", []subjectKind{naturalSubject}, organizationNameMissing},
 
+	{"EN 319 412-3 LEG-4.2.1-1", []subjectKind{legalSubject, tsuSubject, ocspSubject}, personalAttribute},
 	{"EN 319 412-3 LEG-4.2.1-2", []subjectKind{legalSubject, ocspSubject},
 		missing("countryName", "organizationName", "organizationIdentifier", "commonName")},
 	{"EN 319 412-3 LEG-4.2.1-2", []subjectKind{tsuSubject}, missing("organizationIdentifier")},
@@ -41,6 +43,7 @@ var subjectRules = []subjectRule{
 	{"EN 319 422 §6.2", []subjectKind{tsuSubject}, missing("countryName", "organizationName", "commonName")},
 
 	{"EN 319 412-2 GEN-4.2.3.1-2", []subjectKind{caSubject}, missing("countryName", "organizationName", "commonName")},
+	{"EN 319 412-2 GEN-4.2.3.1-2", []subjectKind{caSubject}, personalAttribute},
 	{"EN 319 412-2 GEN-4.2.3.1-3", []subjectKind{caSubject}, missing("organizationIdentifier")},
 	{"EN 319 412-2 GEN-4.2.3.1-5", []subjectKind{caSubject},
 		repeated("countryName", "organizationName", "organizationIdentifier", "commonName")},
@@ -50,12 +53,12 @@ var subjectRules = []subjectRule{
 	{"RFC 5280 §4.1.2.4", nil, valueUnreadable},
 	{"RFC 5280 §7.1", nil, valueAmbiguous},
 	{"RFC 5280 A.1", nil, notPrintable},
-	{"RFC 5280 §4.2.1.6", nil, mailboxFault},
+	{"RFC 5280 §4.2.1.6", nil, emailFault},
 }
 
 // violations are the rules on the DN and the e-mail address that the subject breaks as that
-// kind of subject. Registration and device are evidence's.
-func (s *Subject) violations(kind subjectKind) Violations {
+// kind of subject, with identifiers of those types. Registration and device are evidence's.
+func (s *Subject) violations(kind subjectKind, types identifierTypes) Violations {
 	var v Violations
 	for _, r := range subjectRules {
 		if r.kinds != nil && !slices.Contains(r.kinds, kind) {
@@ -70,11 +73,11 @@ func (s *Subject) violations(kind subjectKind) Violations {
 	}
 	if kind == naturalSubject {
 		for _, identifier := range s.values("serialNumber") {
-			naturalIdentifiers().check(identifier, &v)
+			naturalIdentifiers(types).check(identifier, &v)
 		}
 	}
 	for _, identifier := range s.values("organizationIdentifier") {
-		legalIdentifiers().check(identifier, &v)
+		legalIdentifiers(types).check(identifier, &v)
 	}
 	return v
 }
@@ -118,6 +121,30 @@ func pseudonymBesideName(s *Subject) []string {
 		return []string{"pseudonym beside surname or givenName: leave out one or the other"}
 	}
 	return nil
+}
+
+// organizationNameMissing: a number says of whom the person is part only beside the name it belongs to.
+func organizationNameMissing(s *Subject) []string {
+	if len(s.values("organizationIdentifier")) > 0 && len(s.values("organizationName")) == 0 {
+		return []string{"organizationIdentifier without organizationName: write the name of the organization the person is associated with"}
+	}
+	return nil
+}
+
+// personalAttribute finds what only EN 319 412-2 §4.2.4 gives a meaning, for natural persons. LEG-4.2.1-1 takes that
+// clause away from legal persons, and GEN-4.2.3.1 has nothing of it for CAs. Among them is serialNumber: a legal person's
+// number is its organizationIdentifier (EN 319 412-1 LEG-5.1.4-02), and two numbers in one DN may contradict each other.
+func personalAttribute(s *Subject) []string {
+	var faults []string
+	for _, t := range []string{"title", "surname", "givenName", "pseudonym"} {
+		if len(s.values(t)) > 0 {
+			faults = append(faults, t+" belongs to natural persons: leave it out, this subject is an organization")
+		}
+	}
+	if len(s.values("serialNumber")) > 0 {
+		faults = append(faults, "serialNumber belongs to natural persons: write the registration number as organizationIdentifier")
+	}
+	return faults
 }
 
 func identifierIsName(s *Subject) []string {
@@ -214,28 +241,35 @@ func (a Attribute) tooLong(kind subjectKind, v *Violations) {
 	}
 }
 
-// mailboxFault holds the e-mail address to RFC 5321 §4.1.2 as RFC 5280 §4.2.1.6 takes it into
-// rfc822Name: local-part@domain in ASCII, no quoting, no address literal.
-func mailboxFault(s *Subject) []string {
+func emailFault(s *Subject) []string {
 	if s.Email == "" {
 		return nil
 	}
-	at := strings.LastIndexByte(s.Email, '@')
-	if at < 0 {
-		return []string{fmt.Sprintf("email %q has no @", s.Email)}
-	}
-	local, domain := s.Email[:at], s.Email[at+1:]
-	switch {
-	case !isASCII(s.Email):
-		return []string{fmt.Sprintf("email %q is not ASCII, as rfc822Name has to be: write the domain in its xn-- form", s.Email)}
-	case len(local) > 64 || len(s.Email) > 254:
-		return []string{fmt.Sprintf("email %q is longer than mail servers take", s.Email)}
-	case !isDotAtom(local, "!#$%&'*+-/=?^_`{|}~"):
-		return []string{fmt.Sprintf("email %q: %q is no local part", s.Email, local)}
-	case !isDomain(domain):
-		return []string{fmt.Sprintf("email %q: %q is no domain name", s.Email, domain)}
+	if fault := mailboxFault(s.Email); fault != "" {
+		return []string{fault}
 	}
 	return nil
+}
+
+// mailboxFault holds an e-mail address to RFC 5321 §4.1.2 as RFC 5280 §4.2.1.6 takes it into
+// rfc822Name: local-part@domain in ASCII, no quoting, no address literal. "" is no fault.
+func mailboxFault(address string) string {
+	at := strings.LastIndexByte(address, '@')
+	if at < 0 {
+		return fmt.Sprintf("email %q has no @", address)
+	}
+	local, domain := address[:at], address[at+1:]
+	switch {
+	case !isASCII(address):
+		return fmt.Sprintf("email %q is not ASCII, as rfc822Name has to be: write the domain in its xn-- form", address)
+	case len(local) > 64 || len(address) > 254:
+		return fmt.Sprintf("email %q is longer than mail servers take", address)
+	case !isDotAtom(local, "!#$%&'*+-/=?^_`{|}~"):
+		return fmt.Sprintf("email %q: %q is no local part", address, local)
+	case !isDomain(domain):
+		return fmt.Sprintf("email %q: %q is no domain name", address, domain)
+	}
+	return ""
 }
 
 // isDotAtom reports whether s is labels of letters, digits and the marks, between dots.

@@ -66,6 +66,13 @@ func nameFaults() []subjectCase {
 	nameless := func(s *Subject) { s.set("surname"); s.set("givenName") }
 	sameAsName := setting("organizationName", "NTRDE-HRB000001")
 	return []subjectCase{
+		{"organizationIdentifier without organizationName", "EN 319 412-2 NAT-4.2.4-6", naturalSubject, setting("organizationIdentifier", "VATBE-0876866142")},
+		{"legal with a surname", "EN 319 412-3 LEG-4.2.1-1", legalSubject, setting("surname", "Testermann")},
+		{"legal with a serialNumber", "EN 319 412-3 LEG-4.2.1-1", legalSubject, setting("serialNumber", "HRB 12345")},
+		{"tsu with a title", "EN 319 412-3 LEG-4.2.1-1", tsuSubject, setting("title", "TEST Clerk")},
+		{"responder with a givenName", "EN 319 412-3 LEG-4.2.1-1", ocspSubject, setting("givenName", "Théa")},
+		{"ca with a pseudonym", "EN 319 412-2 GEN-4.2.3.1-2", caSubject, setting("pseudonym", "TEST Owl")},
+		{"ca with a serialNumber", "EN 319 412-2 GEN-4.2.3.1-2", caSubject, setting("serialNumber", "1")},
 		{"natural without countryName", "EN 319 412-2 NAT-4.2.4-1", naturalSubject, setting("countryName")},
 		{"natural without commonName", "EN 319 412-2 NAT-4.2.4-1", naturalSubject, setting("commonName")},
 		{"natural without any name", "EN 319 412-2 NAT-4.2.4-1", naturalSubject, nameless},
@@ -155,6 +162,9 @@ func identifierFaults() []subjectCase {
 		{"legal: subdivision of a VAT number", "EN 319 412-1 LEG-5.1.4-02", legalSubject, legal("VATUS+CA-1")},
 		{"legal: XG for a trade register", "EN 319 412-1 GEN-5.1.1-02", legalSubject, legal("NTRXG-1")},
 		{"legal: type of natural persons", "EN 319 412-1 LEG-5.1.4-03", legalSubject, legal("PASDE-1")},
+		{"natural: EID of the newest edition", "EN 319 412-1 NAT-5.1.3-03", naturalSubject, natural("EIDSE-12345")},
+		{"legal: EORI of the newest edition", "EN 319 412-1 LEG-5.1.4-03", legalSubject, legal("EORDE-1234567890")},
+		{"legal: excise number of the newest edition", "EN 319 412-1 LEG-5.1.4-03", legalSubject, legal("EXCNL-NL00000000001")},
 		{"legal: LEI with a country", "EN 319 412-1 LEG-5.1.4-03", legalSubject, legal("LEIDE-7ZW8QJWVPR4P1J1KQY45")},
 		{"legal: LEI with a wrong digit", "EN 319 412-1 LEG-5.1.4-03", legalSubject, legal("LEIXG-7ZW8QJWVPR4P1J1KQY46")},
 		{"legal: LEI too short", "EN 319 412-1 LEG-5.1.4-03", legalSubject, legal("LEIXG-7ZW8QJWVPR4P1J1KQY4")},
@@ -199,12 +209,10 @@ func subjectPasses() []subjectCase {
 		{"Greek", "", naturalSubject, setting("surname", "Ζαχαρόπουλος")},
 		{"apostrophe and hyphen", "", naturalSubject, setting("surname", "O’Neill-d'Arc")},
 		{"attribute without a name", "", legalSubject, setting("2.5.4.15", "Private Organization")},
-		{"serialNumber of a legal person", "", legalSubject, setting("serialNumber", "HRB 12345")},
 		{"passport", "", naturalSubject, natural("PASSK-P3000180")},
 		{"identity card", "", naturalSubject, natural("IDCBE-590082394654")},
 		{"Greek TIN", "", naturalSubject, natural("TINEL-123456789")},
 		{"TAX, deprecated", "", naturalSubject, natural("TAXDE-12345")},
-		{"electronic identification", "", naturalSubject, natural("EIDSE-12345")},
 		{"Kosovo", "", naturalSubject, natural("PASXK-P00000001")},
 		{"hyphens in the number", "", naturalSubject, natural("PNODK-010190-1234")},
 		{"Greek VAT", "", legalSubject, legal("VATEL-123456789")},
@@ -214,8 +222,6 @@ func subjectPasses() []subjectCase {
 		{"German subdivision", "", legalSubject, legal("NTRDE+HE-123456")},
 		{"payment service provider", "", legalSubject, legal("PSDPL-PFSA-1234567890")},
 		{"LEI", "", legalSubject, legal("LEIXG-7ZW8QJWVPR4P1J1KQY45")},
-		{"EORI", "", legalSubject, legal("EORDE-1234567890")},
-		{"excise number", "", legalSubject, legal("EXCNL-NL00000000001")},
 		{"of the Union", "", legalSubject, legal("NTREU-1")},
 	}
 }
@@ -225,7 +231,7 @@ func TestSubjectFaults(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := validSubject(c.kind)
 			c.change(s)
-			v := s.violations(c.kind)
+			v := s.violations(c.kind, pinned)
 			if !v.cites(c.clause) {
 				t.Errorf("no violation of %s: %v", c.clause, v)
 			}
@@ -238,10 +244,36 @@ func TestSubjectPasses(t *testing.T) {
 		t.Run(string(c.kind)+" "+c.name, func(t *testing.T) {
 			s := validSubject(c.kind)
 			c.change(s)
-			if v := s.violations(c.kind); len(v) > 0 {
+			if v := s.violations(c.kind, pinned); len(v) > 0 {
 				t.Errorf("refused: %v", v)
 			}
 		})
+	}
+}
+
+// TestNewestIdentifierTypes: what the pinned edition lacks passes where the profile has the newest one, and there a
+// wrong number is still wrong.
+func TestNewestIdentifierTypes(t *testing.T) {
+	for _, c := range []struct {
+		kind                 subjectKind
+		attribute, right, no string
+	}{
+		{naturalSubject, "serialNumber", "EIDSE-12345", "EIDQX-12345"},
+		{legalSubject, "organizationIdentifier", "EORDE-1234567890", "EOR-1234567890"},
+		{caSubject, "organizationIdentifier", "EXCNL-NL00000000001", "EXCNL-"},
+	} {
+		s := validSubject(c.kind)
+		s.set(c.attribute, c.right)
+		if v := s.violations(c.kind, newest); len(v) > 0 {
+			t.Errorf("%s: refused: %v", c.right, v)
+		}
+		if v := s.violations(c.kind, pinned); len(v) != 1 || !strings.Contains(v[0].Detail, "identifier_types: newest") {
+			t.Errorf("%s in the pinned edition: %v", c.right, v)
+		}
+		s.set(c.attribute, c.no)
+		if v := s.violations(c.kind, newest); len(v) != 1 {
+			t.Errorf("%s: %v", c.no, v)
+		}
 	}
 }
 
@@ -261,7 +293,7 @@ func TestFaultsSayTheRemedy(t *testing.T) {
 	} {
 		s := naturalPerson()
 		c.change(s)
-		if v := s.violations(naturalSubject); !strings.Contains(v.Error(), c.want) {
+		if v := s.violations(naturalSubject, pinned); !strings.Contains(v.Error(), c.want) {
 			t.Errorf("%q does not say %q", v.Error(), c.want)
 		}
 	}
@@ -270,11 +302,11 @@ func TestFaultsSayTheRemedy(t *testing.T) {
 // TestRulesOfOneKindStayThere: a natural person need not be an organization, nor the other way.
 func TestRulesOfOneKindStayThere(t *testing.T) {
 	for _, kind := range []subjectKind{legalSubject, caSubject, tsuSubject, ocspSubject} {
-		if v := naturalPerson().violations(kind); len(v) == 0 {
+		if v := naturalPerson().violations(kind, pinned); len(v) == 0 {
 			t.Errorf("a natural person passed as %s", kind)
 		}
 	}
-	if v := legalPerson().violations(naturalSubject); !v.cites("EN 319 412-2 NAT-4.2.4-1") {
+	if v := legalPerson().violations(naturalSubject, pinned); !v.cites("EN 319 412-2 NAT-4.2.4-1") {
 		t.Errorf("a legal person passed as a natural one: %v", v)
 	}
 }
@@ -351,7 +383,7 @@ func citedClauses(t *testing.T, patterns ...string) map[string]bool {
 func BenchmarkSubjectViolations(b *testing.B) {
 	s := naturalPerson()
 	for b.Loop() {
-		if v := s.violations(naturalSubject); len(v) > 0 {
+		if v := s.violations(naturalSubject, pinned); len(v) > 0 {
 			b.Fatal(v)
 		}
 	}

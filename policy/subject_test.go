@@ -39,7 +39,7 @@ func TestRequestExamples(t *testing.T) {
 				kind = naturalSubject
 			}
 			qscd := strings.HasSuffix(profile, "-qscd")
-			if v := append(s.violations(kind), s.evidence(true, qscd)...); len(v) > 0 {
+			if v := append(s.violations(kind, pinned), s.evidence(true, qscd)...); len(v) > 0 {
 				t.Errorf("refused: %v", v)
 			}
 			if qscd != (s.Device != nil) {
@@ -212,7 +212,7 @@ func FuzzParseSubject(f *testing.F) {
 			t.Errorf("evidence is no JSON: %s", evidence)
 		}
 		s.evidence(true, true)
-		natural, legal := s.violations(naturalSubject), s.violations(legalSubject)
+		natural, legal := s.violations(naturalSubject, pinned), s.violations(legalSubject, pinned)
 		if len(natural) > 0 && len(legal) > 0 {
 			return
 		}

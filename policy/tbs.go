@@ -102,7 +102,7 @@ func (p *Profile) requestViolations(r Request, i Issuer) Violations {
 	if r.Subject == nil {
 		v.add("RFC 5280 §4.1.2.6", "the request has no subject")
 	} else {
-		v = append(v, r.Subject.violations(p.subject)...)
+		v = append(v, r.Subject.violations(p.subject, p.identifiers)...)
 		v = append(v, r.Subject.evidence(p.registration, p.device)...)
 		v = append(v, r.Subject.proofedBefore(r.NotBefore)...)
 		v = append(v, p.optionViolations(r.Subject)...)
