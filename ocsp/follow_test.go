@@ -2,6 +2,10 @@ package ocsp
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +29,7 @@ func (p *provider) newReplica() *journal.Journal {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	p.dirs[replica] = dir
 	p.t.Cleanup(func() {
 		if err := replica.Close(); err != nil {
 			p.t.Error(err)
@@ -141,6 +146,31 @@ func TestFork(t *testing.T) {
 	if err := stop(); !errors.Is(err, journal.ErrFork) || !strings.Contains(err.Error(), server.URL) {
 		t.Errorf("Follow: %v", err)
 	}
+
+	// A restart forgets nothing, with the feed away or an honest one back.
+	dir := p.dirs[replica]
+	if err := replica.Close(); err != nil {
+		t.Fatal(err)
+	}
+	replica, err := journal.OpenReplica(dir, p.clock.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = replica.Close() })
+	p.newResponder(func(c *Config) { c.Replica, c.Registerer = replica, nil })
+	p.mustRefuse(internalError, a)
+	p.healthSays("contradicts")
+	if err := p.responder.Follow(t.Context(), server.URL, http.DefaultClient); !errors.Is(err, journal.ErrFork) {
+		t.Errorf("Follow after the restart: %v", err)
+	}
+	p.mustRefuse(internalError, a)
+
+	// A new replica is a new beginning.
+	replica = p.newReplica()
+	p.newResponder(func(c *Config) { c.Replica, c.Registerer = replica, nil })
+	p.follow(server.URL)
+	eventually(t, "answers again", func() bool { _, err := replica.Verified(); return err == nil })
+	p.ask(a)
 }
 
 // What makes a responder not ready, and what it shows either way.
@@ -162,14 +192,78 @@ func TestHealth(t *testing.T) {
 	p.healthSays("")
 	p.clock.add(time.Second)
 	p.healthSays("5m1s old")
-	p.clock.add(p.certificate.NotAfter.Sub(epoch) - 12*time.Hour - 5*time.Minute)
-	p.healthSays("expires at")
 	// Several reasons are told together.
+	p.abandonOwn()
 	p.healthSays("; the last verified checkpoint is")
+	p.healthSays("is abandoned since")
 
 	p = newProvider(t, func(c *Config) { c.StatusLife = time.Minute })
 	p.clock.add(time.Minute + time.Second)
 	p.healthSays("1m1s old")
+}
+
+// A responder certificate that ends soon is a warning and a gauge, not a reason: the answers are good until it ends.
+func TestHealthCertificateEnds(t *testing.T) {
+	p := newProvider(t, nil)
+	serial := p.issue()
+	p.issueSerial(p.certificate.SerialNumber)
+	warned := func() bool {
+		t.Helper()
+		p.healthSays("")
+		p.ask(serial)
+		facts, _ := p.responder.Health()
+		warnings, _ := facts["warnings"].([]string)
+		return len(warnings) == 1 && strings.Contains(warnings[0], "expires at "+p.certificate.NotAfter.Format(time.RFC3339))
+	}
+	end, life := p.certificate.NotAfter, p.certificate.NotAfter.Sub(p.certificate.NotBefore)
+	for _, c := range []struct {
+		before time.Duration
+		want   bool
+	}{{life / 10, false}, {life/10 - time.Second, true}, {12*time.Hour - time.Second, true}, {time.Second, true}} {
+		p.pass(end.Add(-c.before).Sub(p.clock.now()))
+		if got := warned(); got != c.want {
+			t.Errorf("%v before its end: warned %v, want %v", c.before, got, c.want)
+		}
+	}
+	if got := p.metric("zegel_ocsp_certificate_not_after_seconds"); got != float64(end.Unix()) {
+		t.Errorf("gauge %v", got)
+	}
+	p.pass(time.Second)
+	p.healthSays("expired at")
+}
+
+// A certificate that the journal does not know is no news before the replica has caught up.
+func TestHealthNewReplica(t *testing.T) {
+	p := newProvider(t, nil)
+	p.newResponder(func(c *Config) { c.Replica, c.Registerer = p.newReplica(), nil })
+	if facts, _ := p.responder.Health(); facts["warnings"] != nil {
+		t.Errorf("warnings %v", facts["warnings"])
+	}
+}
+
+// Names are shown as people write them.
+func TestHealthIssuer(t *testing.T) {
+	p := &provider{t: t, caClock: &fakeClock{t: epoch}, clock: &fakeClock{t: epoch}, caKey: newKey(t), key: &brokenKey{Signer: newKey(t)}}
+	template := *newCA(t, epoch, p.caKey)
+	template.RawSubject = nil
+	template.Subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 97}, Value: "NTRNL-12345678"}}
+	p.ca = sign(t, &template, &template, p.caKey.Public(), p.caKey)
+	p.certificate = newResponderCertificate(t, p, nil)
+	_, p.checkpointKey, _ = ed25519.GenerateKey(rand.Reader)
+	p.journal = p.newJournal()
+	p.newResponder(func(c *Config) { c.Registerer = nil })
+	facts, _ := p.responder.Health()
+	issuer, _ := facts["issuer"].(string)
+	if !strings.Contains(issuer, "organizationIdentifier=NTRNL-12345678") || !strings.Contains(issuer, "CN=TEST Issuing CA") || strings.Contains(issuer, "#") {
+		t.Errorf("issuer %q", issuer)
+	}
+}
+
+// abandonOwn records that the responder certificate was given up.
+func (p *provider) abandonOwn() {
+	p.t.Helper()
+	p.intendSerial(p.certificate.SerialNumber)
+	p.abandon(p.certificate.SerialNumber)
 }
 
 // What operators watch: docs/ocsp.md lists these names.
@@ -201,6 +295,7 @@ func TestMetrics(t *testing.T) {
 		{3, "zegel_ocsp_signature_seconds", nil},
 		{1, "zegel_ocsp_cache_hits_total", nil},
 		{0, "zegel_ocsp_never_issued_total", nil},
+		{0, "zegel_ocsp_signatures_waiting", nil},
 		{13 * 3600, "zegel_ocsp_checkpoint_age_seconds", nil},
 	} {
 		if got := p.metric(c.name, c.labels...); got != c.want {

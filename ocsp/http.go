@@ -23,12 +23,13 @@ const (
 
 // ServeHTTP is OCSP over HTTP (RFC 6960 appendix A.1, RFC 5019 §5). Give it to a server as it is: a
 // ServeMux rewrites the // that base64 may hold. POST takes the request as the body, whatever its
-// content type; GET takes it in base64 as the path, percent-encoded or raw. All trouble with a
-// request is an OCSPResponse with HTTP status 200; a method other than these two is 405.
+// content type; GET and HEAD take it in base64 as the path, percent-encoded or raw, and nothing after
+// it but one slash. All trouble with a request is an OCSPResponse with HTTP status 200; any other
+// method is 405.
 func (r *Responder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	switch request.Method {
-	case http.MethodGet:
-		a := r.respond(request.Context(), decodePath(request.URL.EscapedPath()))
+	case http.MethodGet, http.MethodHead: // net/http keeps the body from a HEAD
+		a := r.respond(request.Context(), decodeURL(request.URL))
 		if !a.shareable {
 			writePrivate(w, a)
 			return
@@ -37,7 +38,7 @@ func (r *Responder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	case http.MethodPost:
 		writePrivate(w, r.respond(request.Context(), readBody(request)))
 	default:
-		w.Header().Set("Allow", "GET, POST")
+		w.Header().Set("Allow", "GET, HEAD, POST")
 		http.Error(w, "ask by GET or POST (RFC 6960 appendix A.1)", http.StatusMethodNotAllowed)
 	}
 }
@@ -87,15 +88,32 @@ func readBody(request *http.Request) []byte {
 	return body
 }
 
-// decodePath returns the request that is in a GET's path, or nil, which is no OCSPRequest. The
-// slashes before it are the server's and the client's, because the first octet of a SEQUENCE makes
-// base64 begin with M. The padding may be missing.
-func decodePath(escaped string) []byte {
-	path, err := url.PathUnescape(strings.TrimLeft(escaped, "/"))
-	if err != nil {
+// decodeURL returns the request that is in a GET's path, or nil, which is no OCSPRequest. A query is
+// no part of a request: whoever adds one wants an answer past the caches.
+func decodeURL(u *url.URL) []byte {
+	if u.RawQuery != "" || u.ForceQuery {
 		return nil
 	}
-	request, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(path, "="))
+	// A slash at the end may be base64's or somebody's who takes the path for a folder's.
+	path := u.EscapedPath()
+	if request := decodePath(path); request != nil {
+		return request
+	}
+	return decodePath(strings.TrimSuffix(path, "/"))
+}
+
+// decodePath reads base64 strictly, but for the padding, which may be missing. The slashes before it are the
+// server's and the client's, because the first octet of a SEQUENCE makes base64 begin with M.
+func decodePath(escaped string) []byte {
+	path, err := url.PathUnescape(strings.TrimLeft(escaped, "/"))
+	if err != nil || strings.ContainsAny(path, "\r\n") { // which encoding/base64 skips
+		return nil
+	}
+	encoding := base64.StdEncoding
+	if !strings.HasSuffix(path, "=") {
+		encoding = base64.RawStdEncoding
+	}
+	request, err := encoding.Strict().DecodeString(path)
 	if err != nil {
 		return nil
 	}

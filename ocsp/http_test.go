@@ -5,11 +5,13 @@ import (
 	"crypto"
 	"encoding/base64"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +81,7 @@ func TestGet(t *testing.T) {
 		"slashes alone encoded":   "/" + strings.ReplaceAll(text, "/", "%2F"),
 		"after a slash too many":  "//" + text,
 		"without padding":         "/" + strings.TrimRight(text, "="),
-		"with a query":            "/" + text + "?x=1",
+		"with a slash after it":   "/" + text + "/",
 		"lower-case percent code": "/" + strings.ReplaceAll(text, "/", "%2f"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -123,6 +125,13 @@ func TestGarbage(t *testing.T) {
 		{"GET favicon", "GET", "/favicon.ico", nil},
 		{"GET base64 of text", "GET", "/aGVsbG8=", nil},
 		{"GET dots", "GET", "/../../etc/passwd", nil},
+		{"GET with a query", "GET", "/" + base64.StdEncoding.EncodeToString(good) + "?x=1", nil},
+		{"GET with an empty query", "GET", "/" + base64.StdEncoding.EncodeToString(good) + "?", nil},
+		{"GET with LF", "GET", "/" + base64.StdEncoding.EncodeToString(good) + "%0A", nil},
+		{"GET with CR LF within", "GET", "/MEI%0D%0A" + base64.StdEncoding.EncodeToString(good), nil},
+		{"GET with two slashes after it", "GET", "/" + base64.StdEncoding.EncodeToString(good) + "//", nil},
+		{"GET with padding too much", "GET", "/" + base64.StdEncoding.EncodeToString(good) + "%3D%3D%3D", nil},
+		{"GET under a prefix", "GET", "/ocsp/" + base64.StdEncoding.EncodeToString(good), nil},
 		{"GET long", "GET", "/" + strings.Repeat("A", 10000), nil},
 		{"POST nothing", "POST", "/", nil},
 		{"POST text", "POST", "/", []byte("hello")},
@@ -210,11 +219,29 @@ func (errReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 func TestMethods(t *testing.T) {
 	p := newProvider(t, nil)
 	base := p.serve()
-	for _, method := range []string{"PUT", "DELETE", "HEAD", "OPTIONS"} {
+	for _, method := range []string{"PUT", "DELETE", "OPTIONS"} {
 		response, _ := exchange(t, method, base+"/", nil)
-		if response.StatusCode != http.StatusMethodNotAllowed || response.Header.Get("Allow") != "GET, POST" {
+		if response.StatusCode != http.StatusMethodNotAllowed || response.Header.Get("Allow") != "GET, HEAD, POST" {
 			t.Errorf("%s: HTTP %v %v", method, response.Status, response.Header)
 		}
+	}
+}
+
+// HEAD is a GET without its body.
+func TestHead(t *testing.T) {
+	p := newProvider(t, nil)
+	serial := p.issue()
+	p.checkpoint()
+	url := p.serve() + "/" + base64.StdEncoding.EncodeToString(p.request(serial))
+	get, body := exchange(t, "GET", url, nil)
+	head, none := exchange(t, "HEAD", url, nil)
+	get.Header.Del("Date")
+	head.Header.Del("Date")
+	if head.StatusCode != http.StatusOK || len(none) != 0 || head.ContentLength != int64(len(body)) || !maps.EqualFunc(get.Header, head.Header, slices.Equal[[]string]) {
+		t.Errorf("HEAD: HTTP %v %v, %d octets; GET: %v", head.Status, head.Header, len(none), get.Header)
+	}
+	if head, _ := exchange(t, "HEAD", url, nil, "If-None-Match", get.Header.Get("ETag")); head.StatusCode != http.StatusNotModified {
+		t.Errorf("HEAD with If-None-Match: HTTP %v", head.Status)
 	}
 }
 
@@ -282,14 +309,18 @@ func TestNoStore(t *testing.T) {
 	}
 }
 
-// FuzzDecodePath: whatever the path, no panic, and what is taken is base64 of what comes out.
+// FuzzDecodePath: whatever the path, no panic, and what is taken is base64 of what comes out and nothing else.
 func FuzzDecodePath(f *testing.F) {
 	f.Add("/MEI%2F+//8=")
 	f.Add("/%")
+	f.Add("/MEI%2F%0D%0A")
 	f.Fuzz(func(t *testing.T, path string) {
 		request := decodePath(path)
 		if request == nil {
 			return
+		}
+		if text, _ := url.PathUnescape(strings.TrimLeft(path, "/")); strings.TrimRight(text, "=") != base64.RawStdEncoding.EncodeToString(request) {
+			t.Fatalf("%q read as %x", path, request)
 		}
 		if again := decodePath("/" + url.PathEscape(base64.StdEncoding.EncodeToString(request))); len(request) > 0 && request[0] == 0x30 && !bytes.Equal(again, request) {
 			t.Fatalf("%x, again %x", request, again)

@@ -15,7 +15,7 @@ type metrics struct {
 	neverIssued prometheus.Counter
 }
 
-func newMetrics(to prometheus.Registerer, checkpointAge func() float64) (*metrics, error) {
+func newMetrics(to prometheus.Registerer, r *Responder) (*metrics, error) {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "zegel_ocsp_requests_total", Help: "Requests answered, by responseStatus.",
 	}, []string{"status"})
@@ -43,11 +43,17 @@ func newMetrics(to prometheus.Registerer, checkpointAge func() float64) (*metric
 	}
 	age := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "zegel_ocsp_checkpoint_age_seconds", Help: "Age of the last verified checkpoint; +Inf where there is none or the clock refuses.",
-	}, checkpointAge)
+	}, r.checkpointAge)
+	end := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "zegel_ocsp_certificate_not_after_seconds", Help: "End of the responder certificate, in seconds since 1970.",
+	}, func() float64 { return float64(r.certificate.NotAfter.Unix()) })
+	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "zegel_ocsp_signatures_waiting", Help: "Requests that wait for a signature now, those included for which one is being made.",
+	}, func() float64 { return float64(len(r.signing.waiting)) })
 	if to == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{requests, statuses, m.signatures, m.cacheHits, m.neverIssued, age} {
+	for _, c := range []prometheus.Collector{requests, statuses, m.signatures, m.cacheHits, m.neverIssued, age, end, waiting} {
 		if err := to.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

@@ -95,7 +95,8 @@ type provider struct {
 	log           bytes.Buffer
 	registry      *prometheus.Registry
 	responder     *Responder
-	next          int64 // serial
+	next          int64                       // serial
+	dirs          map[*journal.Journal]string // of replicas
 }
 
 // testOrigin is the origin of the tests' journals.
@@ -113,6 +114,7 @@ func newProviderAt(t testing.TB, start time.Time, key crypto.Signer, change func
 	t.Helper()
 	p := &provider{
 		t: t, caClock: &fakeClock{t: start}, clock: &fakeClock{t: start}, registry: prometheus.NewRegistry(), next: 0x1000,
+		dirs: make(map[*journal.Journal]string),
 	}
 	p.caKey = newKey(t)
 	p.ca = newCA(t, start, p.caKey)
@@ -232,29 +234,51 @@ func (p *provider) intend() *big.Int {
 	p.t.Helper()
 	p.next++
 	serial := big.NewInt(p.next)
-	p.append(journal.CertificateIntended{
-		Actor: journal.Actor{1}, Issuer: p.id(), Serial: journal.Serial(serial.Bytes()), TBSDigest: sha256.Sum256(testTBS), Profile: "qcp-n",
-		NotBefore: p.caClock.now(), NotAfter: p.caClock.now().AddDate(2, 0, 0), TBS: testTBS, Evidence: []byte("{}"),
-	})
+	p.intendSerial(serial)
 	return serial
 }
 
 func (p *provider) issue() *big.Int {
 	p.t.Helper()
-	serial := p.intend()
-	p.append(journal.CertificateIssued{Issuer: p.id(), Serial: journal.Serial(serial.Bytes()), CertificateHash: sha256.Sum256(testCertificate), Certificate: testCertificate})
+	p.next++
+	serial := big.NewInt(p.next)
+	p.issueSerial(serial)
 	return serial
+}
+
+func (p *provider) intendSerial(serial *big.Int) {
+	p.t.Helper()
+	p.append(journal.CertificateIntended{
+		Actor: journal.Actor{1}, Issuer: p.id(), Serial: p.serial(serial), TBSDigest: sha256.Sum256(testTBS), Profile: "qcp-n",
+		NotBefore: p.caClock.now(), NotAfter: p.caClock.now().AddDate(2, 0, 0), TBS: testTBS, Evidence: []byte("{}"),
+	})
+}
+
+func (p *provider) issueSerial(serial *big.Int) {
+	p.t.Helper()
+	p.intendSerial(serial)
+	p.append(journal.CertificateIssued{Issuer: p.id(), Serial: p.serial(serial), CertificateHash: sha256.Sum256(testCertificate), Certificate: testCertificate})
 }
 
 func (p *provider) abandon(serial *big.Int) {
 	p.t.Helper()
-	p.append(journal.CertificateAbandoned{Issuer: p.id(), Serial: journal.Serial(serial.Bytes())})
+	p.append(journal.CertificateAbandoned{Issuer: p.id(), Serial: p.serial(serial)})
+}
+
+// serial is serial as the journal has it.
+func (p *provider) serial(serial *big.Int) journal.Serial {
+	p.t.Helper()
+	s, err := journal.ParseSerial(serial.Text(16))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return s
 }
 
 func (p *provider) revoke(serial *big.Int, reason journal.Reason) {
 	p.t.Helper()
 	p.append(journal.CertificateRevoked{
-		Actor: journal.Actor{1}, Issuer: p.id(), Serial: journal.Serial(serial.Bytes()), Reason: reason, RequestedAt: p.caClock.now(),
+		Actor: journal.Actor{1}, Issuer: p.id(), Serial: p.serial(serial), Reason: reason, RequestedAt: p.caClock.now(),
 	})
 }
 

@@ -2,8 +2,6 @@ package ocsp
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -54,7 +52,8 @@ type validity struct{ thisUpdate, nextUpdate time.Time }
 
 // Respond answers an OCSPRequest in DER (RFC 6960 §4.1) with an OCSPResponse in DER (§4.2). It is
 // total: any trouble is a responseStatus. A request is at most 16 KiB and 20 CertIDs long. When
-// ctx has ended before the key is used, the answer is tryLater.
+// ctx has ended before the key is used, or the key has more to do than it can within a second, the
+// answer is tryLater.
 func (r *Responder) Respond(ctx context.Context, request []byte) []byte {
 	return r.respond(ctx, request).der
 }
@@ -90,8 +89,11 @@ func (r *Responder) answer(ctx context.Context, request []byte) (answer, error) 
 			return answer{}, errNotOurs
 		}
 	}
-	// A log that contradicts itself vouches for nothing.
+	// A log that contradicts itself vouches for nothing, and a revoked responder for nobody.
 	if err := r.forkError(); err != nil {
+		return answer{}, err
+	}
+	if _, err := r.standing(); err != nil {
 		return answer{}, err
 	}
 	// The checkpoint is read before the statuses: they may be newer than it says, never older.
@@ -114,19 +116,21 @@ func (r *Responder) answer(ctx context.Context, request []byte) (answer, error) 
 	if err != nil {
 		return answer{}, err
 	}
+	d := responseData{
+		keyHash: r.keyHash, producedAt: now.Truncate(time.Second), list: q.list, statuses: statuses,
+		thisUpdate: v.thisUpdate, nextUpdate: v.nextUpdate, archiveCutoff: r.issuer.notBefore, nonce: q.nonce,
+	}
+	for i, s := range d.statuses {
+		d.statuses[i] = s.until(d.producedAt)
+	}
 	// The cache saves signatures, not look-ups: an answer is used again only while the journal
 	// still says the same, so that it cannot hide a revocation.
 	if q.nonce == nil {
-		if a, ok := r.cache.get(q.key()); ok && r.usable(a, now, v, statuses) {
-			r.metrics.cacheHits.Inc()
-			a.given = now
+		if a, ok := r.cached(q.key(), d); ok {
 			return a, nil
 		}
 	}
-	return r.sign(ctx, q, responseData{
-		keyHash: r.keyHash, producedAt: now.Truncate(time.Second), list: q.list, statuses: statuses,
-		thisUpdate: v.thisUpdate, nextUpdate: v.nextUpdate, archiveCutoff: r.issuer.notBefore, nonce: q.nonce,
-	})
+	return r.live(ctx, q, d)
 }
 
 // verified is the replica's last verified checkpoint.
@@ -180,50 +184,9 @@ func (r *Responder) validity(now time.Time, tree journal.Tree, statuses []certSt
 		this = now.Truncate(time.Second)
 		next = this.Add(min(r.statusLife, staleLife)).Truncate(time.Second)
 	}
-	// An answer is not to outlive the certificate that it is verified with.
+	// An answer is not to outlive the certificate that it is verified with, whose end is after now.
 	if end := r.certificate.NotAfter.UTC(); next.After(end) {
 		next = end
 	}
 	return validity{this, next}, nil
-}
-
-// usable reports whether the cached answer a says what a new one would, and is not much older.
-func (r *Responder) usable(a answer, now time.Time, v validity, statuses []certStatus) bool {
-	return slices.EqualFunc(a.statuses, statuses, certStatus.equal) &&
-		v.thisUpdate.Sub(a.validity.thisUpdate) < r.refresh &&
-		now.Before(a.validity.nextUpdate) &&
-		!a.producedAt.After(now.Add(maxBehind)) // signed while the clock was ahead
-}
-
-// sign writes and signs the answer, and keeps it where another request can have the same.
-func (r *Responder) sign(ctx context.Context, q ocspRequest, data responseData) (answer, error) {
-	if err := ctx.Err(); err != nil {
-		return answer{}, fmt.Errorf("%w: the caller is gone: %w", errLater, err)
-	}
-	tbs, err := data.marshal()
-	if err != nil {
-		return answer{}, fmt.Errorf("write ResponseData: %w", err)
-	}
-	start := time.Now()
-	signature, err := r.algorithm.Sign(r.key, tbs)
-	if err != nil {
-		return answer{}, fmt.Errorf("sign ResponseData: %w", err)
-	}
-	r.metrics.signatures.Observe(time.Since(start).Seconds())
-	response, err := marshalResponse(tbs, r.algorithm.Identifier(), signature, r.certificate.Raw)
-	if err != nil {
-		return answer{}, fmt.Errorf("write OCSPResponse: %w", err)
-	}
-	a := answer{
-		der: response, producedAt: data.producedAt, given: data.producedAt, statuses: data.statuses,
-		validity: validity{data.thisUpdate, data.nextUpdate},
-	}
-	if q.nonce != nil || slices.ContainsFunc(a.statuses, func(s certStatus) bool { return s.state == unknown }) {
-		// Nobody else asks with this nonce; and what is unknown costs whoever asks nothing to vary.
-		return a, nil
-	}
-	digest := sha256.Sum256(response)
-	a.shareable, a.etag = true, `"`+hex.EncodeToString(digest[:])+`"`
-	r.cache.put(q.key(), a)
-	return a, nil
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"sync"
@@ -108,9 +109,12 @@ func TestRespondNotBeyondCertificate(t *testing.T) {
 	if got := p.ask(serial).singles[0].nextUpdate; !got.Equal(p.certificate.NotAfter) {
 		t.Errorf("nextUpdate %v, want %v", got, p.certificate.NotAfter)
 	}
-	p.pass(time.Hour)
-	p.ask(serial) // at notAfter itself it is valid
-	p.pass(time.Second)
+	p.pass(time.Hour - time.Millisecond)
+	if got := p.ask(serial); !got.singles[0].nextUpdate.After(got.producedAt) {
+		t.Errorf("producedAt %v, nextUpdate %v: expired on arrival", got.producedAt, got.singles[0].nextUpdate)
+	}
+	p.healthSays("")
+	p.pass(time.Millisecond) // at notAfter itself it is valid, but for no time any more
 	p.mustRefuse(internalError, serial)
 	if _, err := p.responder.Health(); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("health %v", err)
@@ -276,6 +280,73 @@ func TestRespondClock(t *testing.T) {
 	p.clock.add(maxBehind + time.Millisecond)
 	p.ask(serial)
 	p.healthSays("")
+}
+
+// A revocation by a CA whose clock is ahead is not told as one to come.
+func TestRespondRevokedAhead(t *testing.T) {
+	p := newProvider(t, nil)
+	serial, abandoned := p.issue(), p.intend()
+	p.caClock.add(maxBehind)
+	p.revoke(serial, journal.KeyCompromise)
+	p.abandon(abandoned)
+	p.checkpoint()
+	for range 7 {
+		for _, s := range p.ask(serial, abandoned).singles {
+			want := epoch.Add(maxBehind)
+			if now := p.clock.now(); now.Before(want) {
+				want = now
+			}
+			if s.status.state != revoked || !s.status.revocationTime.Equal(want) {
+				t.Errorf("at %v: %+v, want %v", p.clock.now(), s.status, want)
+			}
+		}
+		p.clock.add(time.Second)
+	}
+	if got := p.signatures(); got != 6 { // the last is the first that stays
+		t.Errorf("%d signatures, want 6", got)
+	}
+}
+
+// The responder certificate has id-pkix-ocsp-nocheck: what the journal says against it, only the responder itself can heed.
+func TestRespondOwnCertificate(t *testing.T) {
+	const ready = ""
+	for _, c := range []struct {
+		name    string
+		record  func(*provider, *big.Int)
+		reason  string // of health, not ready
+		warning string
+	}{
+		{"unknown to the journal", func(*provider, *big.Int) {}, ready, "does not know the responder certificate"},
+		{"intended", (*provider).intendSerial, ready, "does not say yet"},
+		{"issued", (*provider).issueSerial, ready, ""},
+		{"revoked", func(p *provider, s *big.Int) { p.issueSerial(s); p.revoke(s, journal.KeyCompromise) }, "is revoked since", ""},
+		{"revoked without a reason", func(p *provider, s *big.Int) { p.issueSerial(s); p.revoke(s, journal.Unspecified) }, "is revoked since", ""},
+		{"abandoned", func(p *provider, s *big.Int) { p.intendSerial(s); p.abandon(s) }, "is abandoned since", ""},
+	} {
+		for _, own := range []int64{2, 0x80ff} { // the second begins with an octet 00
+			t.Run(fmt.Sprintf("%s %x", c.name, own), func(t *testing.T) {
+				p := newProvider(t, nil)
+				p.certificate = newResponderCertificate(t, p, func(template *x509.Certificate) { template.SerialNumber = big.NewInt(own) })
+				p.newResponder(func(c *Config) { c.Registerer = nil })
+				serial := p.issue()
+				p.checkpoint()
+				p.ask(serial) // into the cache
+				c.record(p, big.NewInt(own))
+				p.checkpoint()
+				p.healthSays(c.reason)
+				facts, _ := p.responder.Health()
+				warnings, _ := facts["warnings"].([]string)
+				if (len(warnings) == 0) != (c.warning == "") || !strings.Contains(strings.Join(warnings, "\n"), c.warning) {
+					t.Errorf("warnings %q, want %q", warnings, c.warning)
+				}
+				if c.reason != ready {
+					p.mustRefuse(internalError, serial)
+				} else if got := p.ask(serial).singles[0].status.state; got != good {
+					t.Errorf("status %v", got)
+				}
+			})
+		}
+	}
 }
 
 // healthSays wants why the responder is not ready to hold that text; empty: it is ready.

@@ -56,7 +56,7 @@ type Config struct {
 
 	// Certificate is the delegated responder certificate, issued directly by Issuer (RFC 6960
 	// §4.2.2.2); CheckCertificate has the rules. Key is its private key; as many signatures run
-	// at once as Key allows.
+	// at once as Key allows, 64 at most.
 	Certificate *x509.Certificate
 	Key         crypto.Signer
 
@@ -76,20 +76,22 @@ type Responder struct {
 	clock       clock.Clock
 	issuer      issuer
 	certificate *x509.Certificate
+	serial      journal.Serial // of certificate
 	key         crypto.Signer
 	algorithm   der.Algorithm
 	keyHash     []byte // of ResponderID byKey
 	statusLife  time.Duration
 	refresh     time.Duration // a cached answer is not used once a fresh one would be newer by this
 	cache       *cache
+	signing     *signing
 	metrics     *metrics
 	log         *slog.Logger
 
 	// At most one line a second each: whoever sends requests must not be able to fill the log.
 	logRefusal, logNeverIssued, logFeed rate.Sometimes
 
-	forked  atomic.Pointer[error]     // set once, by Follow, for good
-	feedErr atomic.Pointer[feedError] // the last one
+	feedErr      atomic.Pointer[feedError] // the last one
+	lastStanding atomic.Pointer[standing]
 }
 
 // New makes a Responder and checks that its parts fit: the key and the certificate, the
@@ -120,11 +122,14 @@ func New(c Config) (*Responder, error) {
 	}
 	r := &Responder{
 		replica: c.Replica, clock: c.Clock, certificate: c.Certificate, key: c.Key,
-		statusLife: life, refresh: min(time.Minute, life/10), cache: newCache(cacheOctets), log: c.Log,
+		statusLife: life, refresh: min(time.Minute, life/10), cache: newCache(cacheOctets), signing: newSigning(), log: c.Log,
 	}
 	r.logRefusal.Interval, r.logNeverIssued.Interval, r.logFeed.Interval = time.Second, time.Second, 30*time.Second
 	if r.log == nil {
 		r.log = slog.Default()
+	}
+	if r.serial, err = journal.ParseSerial(c.Certificate.SerialNumber.Text(16)); err != nil {
+		return nil, fmt.Errorf("make responder: read responder certificate: %w", err)
 	}
 	if r.algorithm, err = der.AlgorithmFor(c.Certificate.PublicKey); err != nil {
 		return nil, fmt.Errorf("make responder: %w", err)
@@ -144,7 +149,7 @@ func New(c Config) (*Responder, error) {
 			return nil, fmt.Errorf("make responder: %w", err)
 		}
 	}
-	if r.metrics, err = newMetrics(c.Registerer, r.checkpointAge); err != nil {
+	if r.metrics, err = newMetrics(c.Registerer, r); err != nil {
 		return nil, fmt.Errorf("make responder: %w", err)
 	}
 	return r, nil
@@ -197,12 +202,13 @@ func CheckCertificate(certificate, issuer *x509.Certificate) error {
 	return errors.New("check responder certificate: id-pkix-ocsp-nocheck is missing (RFC 6960 §4.2.2.2.1): issue it with the profile ocsp-responder")
 }
 
-// certificateValid reports why the responder certificate is no good at t.
+// certificateValid reports why the responder certificate is no good at t. It has to end after t, because an answer that
+// ends with it would have expired on arrival.
 func (r *Responder) certificateValid(t time.Time) error {
 	if t.Before(r.certificate.NotBefore) {
 		return fmt.Errorf("the responder certificate is valid from %s only: check the clock", r.certificate.NotBefore.UTC().Format(time.RFC3339))
 	}
-	if t.After(r.certificate.NotAfter) {
+	if !t.Before(r.certificate.NotAfter) {
 		return fmt.Errorf("the responder certificate expired at %s: issue a new one with the profile ocsp-responder", r.certificate.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil

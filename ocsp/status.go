@@ -46,6 +46,37 @@ func (r *Responder) status(serial []byte) (certStatus, error) {
 	return certStatus{}, fmt.Errorf("look up certificate %x: status %d is unknown", serial, c.Status)
 }
 
+// standing reports why the responder certificate must not be used, where the journal says so: it bears
+// id-pkix-ocsp-nocheck, so nobody else looks. warning is what is odd about it and no reason to stop.
+func (r *Responder) standing() (warning string, err error) {
+	size := r.replica.Size() // read first: what is looked up is not older
+	if s := r.lastStanding.Load(); s != nil && s.size == size {
+		return s.warning, s.err
+	}
+	s := &standing{size: size}
+	c, err := r.replica.Certificate(r.issuer.id, r.serial)
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		s.warning = fmt.Sprintf("the journal does not know the responder certificate %s, so that it cannot be revoked: issue one with the profile ocsp-responder", r.serial)
+	case err != nil:
+		return "", fmt.Errorf("look up the responder certificate: %w", err)
+	case c.Status == journal.Revoked || c.Status == journal.Abandoned:
+		s.err = fmt.Errorf("the responder certificate %s is %s since %s: issue a new one, for a new key, with the profile ocsp-responder",
+			r.serial, c.Status, c.Since.UTC().Format(time.RFC3339))
+	case c.Status == journal.Intended:
+		s.warning = fmt.Sprintf("the journal does not say yet that the responder certificate %s was issued", r.serial)
+	}
+	r.lastStanding.Store(s)
+	return s.warning, s.err
+}
+
+// standing is what the journal says of the responder certificate when it has that many entries.
+type standing struct {
+	size    uint64
+	warning string
+	err     error
+}
+
 // issuable reports whether the content octets of a serialNumber, minimal as DER has them, are
 // those of a serial number that may be in a certificate: positive and at most 20 octets.
 func issuable(serial []byte) bool {
@@ -66,6 +97,15 @@ func (r *Responder) neverIssued(serial []byte) {
 // certificateHold (EN 319 411-1 REV-6.3.9-04).
 func (c certStatus) definitive() bool {
 	return c.state == revoked && journal.Reason(c.reason) != journal.CertificateHold
+}
+
+// until is the status in an answer produced at t: a CA whose clock is ahead of ours, by no more than maxBehind, may record a
+// revocation that would have to be told as one to come.
+func (c certStatus) until(t time.Time) certStatus {
+	if c.state == revoked && c.revocationTime.After(t) {
+		c.revocationTime = t
+	}
+	return c
 }
 
 // equal reports whether a relying party would read the same.

@@ -7,7 +7,6 @@
 package der
 
 import (
-	"encoding/asn1"
 	"errors"
 	"fmt"
 
@@ -153,6 +152,3 @@ func setOrdered(a, b []byte) bool {
 	}
 	return len(a) <= len(b)
 }
-
-// OID is a short way to write an object identifier that another package declares.
-type OID = asn1.ObjectIdentifier
