@@ -58,6 +58,34 @@ func GenerateExtractable(t *Tokens, uri string) error {
 	})
 }
 
+// GenerateLoosePair makes a P-256 pair of which the token may show, or wrap, the private key.
+func GenerateLoosePair(t *Tokens, uri string, sensitive, extractable bool) error {
+	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
+		mechanism, specific, err := k.keyPairMechanism(P256)
+		if err != nil {
+			return err
+		}
+		id := make([]byte, 16)
+		rand.Read(id)
+		public, private := pairTemplates(u.Object, id)
+		for i, a := range private {
+			switch a.Type {
+			case pkcs11.CKA_SENSITIVE:
+				private[i] = pkcs11.NewAttribute(a.Type, sensitive)
+			case pkcs11.CKA_EXTRACTABLE:
+				private[i] = pkcs11.NewAttribute(a.Type, extractable)
+			}
+		}
+		_, _, err = k.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{mechanism}, append(public, specific...), private)
+		return err
+	})
+}
+
+// LogOut takes the login away from the whole process, as a restart of the device does.
+func LogOut(t *Tokens, uri string) error {
+	return onToken(t, uri, func(k *token, _ URI, session pkcs11.SessionHandle) error { return k.ctx.Logout(session) })
+}
+
 // CheckProtected runs the check after key generation on the AES key that uri names.
 func CheckProtected(t *Tokens, uri string) error {
 	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {

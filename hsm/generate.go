@@ -27,14 +27,30 @@ func (t *token) generate(owner *Tokens, u URI, algorithm KeyAlgorithm) (*Key, er
 		}
 		u.ID = id
 		if err := t.checkPair(session, u, p); err != nil {
-			return errors.Join(err, t.destroyObjects(session, p.private, p.public))
+			return t.discard(session, err, p.private, p.public)
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return t.key(owner, u)
+	return made(t.key(owner, u))
+}
+
+// made marks the error of opening a key that was made a moment ago.
+func made[T any](key *T, err error) (*T, error) {
+	if err != nil {
+		return nil, fmt.Errorf("%w: open it: %w", ErrMade, err)
+	}
+	return key, nil
+}
+
+// discard destroys a key that is not as it should be, and returns why it is not.
+func (t *token) discard(session pkcs11.SessionHandle, why error, objects ...object) error {
+	if err := t.destroyObjects(session, objects...); err != nil {
+		return fmt.Errorf("%w: %w: %w", ErrMade, why, err)
+	}
+	return why
 }
 
 // keyPairMechanism returns how the token makes pairs of algorithm, and what the public template says of it.

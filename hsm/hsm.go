@@ -8,7 +8,9 @@
 //
 // [Tokens.Key] turns it into a crypto.Signer. The process logs in once per token; signatures run on a bounded pool of sessions
 // of that token and wait when all of them are busy. The object handles of a key are looked up once, when it is opened.
-// A PIN the token has refused is not tried again by the same Tokens: a loop would lock the token.
+// A PIN the token has refused is not tried again by the same Tokens, and none is tried while the token reports one try
+// left: a loop would lock the token. A login opens every private object of its token to the process, so keys that different
+// processes use belong on tokens, or partitions, of their own.
 //
 // A softtoken: URI names a key in an encrypted file instead:
 //
@@ -35,6 +37,12 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists is wrapped by the generating calls when the name is taken.
 	ErrExists = errors.New("already exists")
+	// ErrMade is wrapped by the generating calls when the key is on the token, or in its file, all the same: it could not be
+	// opened, or not be destroyed again.
+	ErrMade = errors.New("the key was made and still exists")
+	// ErrLost is wrapped by calls on keys when the token no longer knows the login or the key: it was restarted, or somebody
+	// logged out or destroyed the key. Every call fails from then on; the process has to be restarted.
+	ErrLost = errors.New("the token has lost the login or the key: restart this program once the token is well")
 	// ErrPINRefused is wrapped when a token, or the file of a soft token's key, does not open with the PIN given.
 	ErrPINRefused = errors.New("PIN refused")
 	// ErrWrapped is wrapped by WrappingKey.Unwrap for bytes that this key did not wrap, or that were changed since.

@@ -129,12 +129,15 @@ type tokenKey struct {
 	public  crypto.PublicKey
 }
 
-// key opens the pair that u names.
+// key opens the pair that u names and refuses one whose private key could leave the token.
 func (t *token) key(owner *Tokens, u URI) (*Key, error) {
 	var k *Key
 	err := t.administer(u, func(session pkcs11.SessionHandle) error {
 		p, err := t.findPair(session, u)
 		if err != nil {
+			return err
+		}
+		if err := t.checkStays(session, p.private); err != nil {
 			return err
 		}
 		public, err := t.publicKey(session, p.public)
@@ -145,6 +148,23 @@ func (t *token) key(owner *Tokens, u URI) (*Key, error) {
 		return nil
 	})
 	return k, err
+}
+
+// checkStays refuses a key that its token would show, or wrap for somebody else (EN 319 411-1 GEN-6.5.2-04).
+func (t *token) checkStays(session pkcs11.SessionHandle, secret object) error {
+	sensitive, err := t.flag(session, secret, pkcs11.CKA_SENSITIVE)
+	if err != nil {
+		return err
+	}
+	extractable, err := t.flag(session, secret, pkcs11.CKA_EXTRACTABLE)
+	if err != nil {
+		return err
+	}
+	if !sensitive || extractable {
+		return fmt.Errorf("the key can leave token %q: CKA_SENSITIVE is %v and must be true, CKA_EXTRACTABLE is %v and must be false (EN 319 411-1 GEN-6.5.2-04): "+
+			"make another key with this program", t.label, sensitive, extractable)
+	}
+	return nil
 }
 
 func (k *tokenKey) sign(s signing) ([]byte, error) {

@@ -228,6 +228,7 @@ func TestSpoilsSession(t *testing.T) {
 		"session closed": wrap(pkcs11.CKR_SESSION_CLOSED), "session invalid": wrap(pkcs11.CKR_SESSION_HANDLE_INVALID),
 		"device error": wrap(pkcs11.CKR_DEVICE_ERROR), "removed": wrap(pkcs11.CKR_DEVICE_REMOVED), "general": wrap(pkcs11.CKR_GENERAL_ERROR),
 		"still active": wrap(pkcs11.CKR_OPERATION_ACTIVE), "logged out": wrap(pkcs11.CKR_USER_NOT_LOGGED_IN), "vendor": wrap(0x80000001),
+		"object gone": wrap(pkcs11.CKR_OBJECT_HANDLE_INVALID), "key gone": wrap(pkcs11.CKR_KEY_HANDLE_INVALID),
 	} {
 		if !spoilsSession(err) {
 			t.Errorf("%s: the session is kept", name)
@@ -239,5 +240,50 @@ func TestSpoilsSession(t *testing.T) {
 		if spoilsSession(err) {
 			t.Errorf("%s: the session is dropped", name)
 		}
+	}
+}
+
+func TestExplainLost(t *testing.T) {
+	for code, lost := range map[uint]bool{
+		pkcs11.CKR_USER_NOT_LOGGED_IN: true, pkcs11.CKR_OBJECT_HANDLE_INVALID: true, pkcs11.CKR_KEY_HANDLE_INVALID: true,
+		pkcs11.CKR_DATA_LEN_RANGE: false, pkcs11.CKR_DEVICE_ERROR: false,
+	} {
+		err := explainLost(fmt.Errorf("C_SignInit: %w", pkcs11.Error(code)))
+		if errors.Is(err, ErrLost) != lost || !errors.Is(err, pkcs11.Error(code)) {
+			t.Errorf("0x%x: %v", code, err)
+		}
+	}
+	if err := explainLost(nil); err != nil {
+		t.Errorf("success: %v", err)
+	}
+}
+
+// The last try of a PIN is for somebody who looks at it.
+func TestCheckTries(t *testing.T) {
+	for name, c := range map[string]struct {
+		flags uint
+		may   bool
+	}{
+		"untouched":     {pkcs11.CKF_TOKEN_INITIALIZED, true},
+		"one wrong":     {pkcs11.CKF_USER_PIN_COUNT_LOW, true},
+		"one left":      {pkcs11.CKF_USER_PIN_COUNT_LOW | pkcs11.CKF_USER_PIN_FINAL_TRY, false},
+		"locked":        {pkcs11.CKF_USER_PIN_FINAL_TRY | pkcs11.CKF_USER_PIN_LOCKED, true}, // C_Login says so
+		"officer's PIN": {pkcs11.CKF_SO_PIN_FINAL_TRY, true},
+	} {
+		err := checkTries(c.flags)
+		if (err == nil) != c.may || err != nil && (!errors.Is(err, ErrPINRefused) || !strings.Contains(err.Error(), "by hand")) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Whoever asked for a key learns that it exists even where it could not be opened afterwards.
+func TestMade(t *testing.T) {
+	fault := pkcs11.Error(pkcs11.CKR_DEVICE_ERROR)
+	if key, err := made(&Key{}, fault); key != nil || !errors.Is(err, ErrMade) || !errors.Is(err, fault) {
+		t.Errorf("not opened: %v, %v", key, err)
+	}
+	if key, err := made(&Key{}, nil); key == nil || err != nil {
+		t.Errorf("opened: %v, %v", key, err)
 	}
 }

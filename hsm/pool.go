@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -19,7 +20,13 @@ type pool struct {
 	mu     sync.Mutex
 	idle   []pkcs11.SessionHandle // the last one used is the first one reused, so that a quiet daemon opens few
 	opened int                    // idle or in use
+	lent   int                    // places in busy that shrink has taken out of use
+	shrunk time.Time              // when it last did
 }
+
+// giveBack is how long the places that shrink took stay out of use: the program that held the sessions may be gone by then.
+// Where it is not, each place costs one C_OpenSession in vain.
+const giveBack = 10 * time.Second
 
 func newPool(ctx *pkcs11.Ctx, slot uint, size int) *pool {
 	return &pool{
@@ -31,6 +38,7 @@ func newPool(ctx *pkcs11.Ctx, slot uint, size int) *pool {
 
 // run calls use with a session of its own. A session after which the token is not known to be in order is closed, not reused.
 func (p *pool) run(use func(pkcs11.SessionHandle) error) error {
+	p.grow()
 	p.busy <- struct{}{}
 	session, err := p.take()
 	if err != nil {
@@ -40,11 +48,20 @@ func (p *pool) run(use func(pkcs11.SessionHandle) error) error {
 	err = use(session)
 	p.give(session, spoilsSession(err))
 	<-p.busy
+	return explainLost(err)
+}
+
+// explainLost says what to do where the token no longer knows the login or the handle of the key.
+func explainLost(err error) error {
+	var code pkcs11.Error
+	if errors.As(err, &code) && (code == pkcs11.CKR_USER_NOT_LOGGED_IN || code == pkcs11.CKR_OBJECT_HANDLE_INVALID || code == pkcs11.CKR_KEY_HANDLE_INVALID) {
+		return fmt.Errorf("%w: %w", ErrLost, err)
+	}
 	return err
 }
 
 // take returns an idle session or opens one. When the token has no more to give, because another program holds some, the
-// pool shrinks by one place and waits for a session of its own.
+// pool shrinks by one place for a while and waits for a session of its own.
 func (p *pool) take() (pkcs11.SessionHandle, error) {
 	for {
 		if session, ok := p.takeIdle(); ok {
@@ -75,16 +92,33 @@ func (p *pool) takeIdle() (pkcs11.SessionHandle, bool) {
 	return session, true
 }
 
-// shrink gives up the caller's place for good and waits for that of a call which has a session. It reports false when there is
-// no such call to wait for. An idle session, put back since the caller looked, is no reason to shrink.
+// shrink takes the caller's place out of use and waits for that of a call which has a session. It reports false when there
+// is no such call to wait for. An idle session, put back since the caller looked, is no reason to shrink.
 func (p *pool) shrink() bool {
 	p.mu.Lock()
 	idle, opened := len(p.idle), p.opened
 	p.mu.Unlock()
-	if idle == 0 && opened > 0 {
-		p.busy <- struct{}{}
+	if idle > 0 || opened == 0 {
+		return opened > 0
 	}
-	return opened > 0
+	p.busy <- struct{}{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lent++
+	p.shrunk = time.Now()
+	return true
+}
+
+// grow puts places back that shrink took, giveBack after the last time it did.
+func (p *pool) grow() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lent == 0 || time.Since(p.shrunk) < giveBack {
+		return
+	}
+	for ; p.lent > 0; p.lent-- {
+		<-p.busy // never waits: the places that are lent are in it
+	}
 }
 
 func (p *pool) give(session pkcs11.SessionHandle, spoilt bool) {
@@ -126,9 +160,8 @@ func spoilsSession(err error) bool {
 	switch code {
 	case pkcs11.CKR_DATA_INVALID, pkcs11.CKR_DATA_LEN_RANGE,
 		pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE,
-		pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, pkcs11.CKR_KEY_HANDLE_INVALID, pkcs11.CKR_KEY_SIZE_RANGE, pkcs11.CKR_KEY_TYPE_INCONSISTENT,
+		pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, pkcs11.CKR_KEY_SIZE_RANGE, pkcs11.CKR_KEY_TYPE_INCONSISTENT,
 		pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_MECHANISM_PARAM_INVALID,
-		pkcs11.CKR_OBJECT_HANDLE_INVALID,
 		pkcs11.CKR_ATTRIBUTE_SENSITIVE, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID,
 		pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT:
 		return false

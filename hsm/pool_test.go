@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -96,4 +98,47 @@ func TestPoolFails(t *testing.T) {
 			t.Errorf("%d sessions open, pool says %d, %d places taken", token.open, p.opened, len(p.busy))
 		}
 	}
+}
+
+// Places given up while another program held the sessions come back when it has let them go.
+func TestPoolGrowsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		token := &scriptedSessions{limit: 2}
+		p := token.pool(16)
+		crowd := func() (most int) {
+			var inUse atomic.Int64
+			finish := make(chan struct{})
+			var group sync.WaitGroup
+			for range 16 {
+				group.Go(func() {
+					err := p.run(func(pkcs11.SessionHandle) error {
+						inUse.Add(1)
+						<-finish
+						return nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait() // all that can run wait for finish
+			most = int(inUse.Load())
+			close(finish)
+			group.Wait()
+			return most
+		}
+		if most := crowd(); most != 2 || len(p.busy) == 0 {
+			t.Errorf("%d calls at once on 2 sessions, %d places given up", most, len(p.busy))
+		}
+		token.mu.Lock()
+		token.limit = 16
+		token.mu.Unlock()
+		time.Sleep(giveBack)
+		if most := crowd(); most != 16 || len(p.busy) != 0 {
+			t.Errorf("%d calls at once on 16 sessions, %d places given up", most, len(p.busy))
+		}
+		if err := p.close(); err != nil || token.open != 0 {
+			t.Errorf("close: %v, %d sessions left", err, token.open)
+		}
+	})
 }

@@ -206,7 +206,7 @@ func (t *Tokens) generateSoftKey(u URI, algorithm KeyAlgorithm) (*Key, error) {
 	if err := t.writeSoftFile(u, softFile{Algorithm: string(algorithm), Key: der}); err != nil {
 		return nil, err
 	}
-	return t.softKey(u) // as a later process will read it
+	return made(t.softKey(u)) // as a later process will read it
 }
 
 // checkSoftFree spares the making of a key that could not be stored; CreateFile decides.
@@ -300,7 +300,7 @@ func (t *Tokens) generateSoftWrappingKey(u URI) (*WrappingKey, error) {
 	if err := t.writeSoftFile(u, softFile{Algorithm: softAES256, Key: key}); err != nil {
 		return nil, err
 	}
-	return t.softWrappingKey(u)
+	return made(t.softWrappingKey(u))
 }
 
 func (s softSecret) seal(iv, plaintext, additional []byte) (usedIV, ciphertext []byte, err error) {

@@ -44,7 +44,7 @@ func (t *token) administer(u URI, use func(pkcs11.SessionHandle) error) error {
 		_ = t.ctx.CloseSession(t.session) // err says why
 		t.loggedIn = false
 	}
-	return err
+	return explainLost(err)
 }
 
 // logIn opens the administrative session and logs the process in, once. The caller holds t.admin.
@@ -66,6 +66,9 @@ func (t *token) logIn(u URI) error {
 		return fmt.Errorf("open session: C_OpenSession: %w", err)
 	}
 	if u.hasPIN() {
+		err = t.mayTry()
+	}
+	if u.hasPIN() && err == nil {
 		err = u.withPIN(func(pin string) error {
 			return t.explainLogin(u, t.ctx.Login(session, pkcs11.CKU_USER, pin))
 		})
@@ -76,6 +79,25 @@ func (t *token) logIn(u URI) error {
 	}
 	t.session, t.loggedIn = session, true
 	return nil
+}
+
+// mayTry asks the token whether a PIN may be tried at all.
+func (t *token) mayTry() error {
+	info, err := t.ctx.GetTokenInfo(t.slot)
+	if err != nil {
+		return fmt.Errorf("C_GetTokenInfo: %w", err)
+	}
+	return checkTries(info.Flags)
+}
+
+// checkTries refuses to spend the last try that a token allows: should the PIN be wrong, the keys would be out of reach
+// until the token's security officer comes. It is asked anew each time, for a good login elsewhere puts the counter back.
+func checkTries(flags uint) error {
+	if flags&pkcs11.CKF_USER_PIN_FINAL_TRY == 0 || flags&pkcs11.CKF_USER_PIN_LOCKED != 0 {
+		return nil // a locked token says so itself
+	}
+	return fmt.Errorf("%w: the token has ONE try left before it locks, which is not spent unattended: "+
+		"make sure of the PIN, log in once by hand with the vendor's tool, which puts the counter back, and start again", ErrPINRefused)
 }
 
 // explainLogin turns the answer of C_Login into words and remembers a refusal.

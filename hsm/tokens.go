@@ -42,8 +42,9 @@ func New(c Config) *Tokens {
 	return &Tokens{config: c, modules: make(map[string]*module)}
 }
 
-// Key opens the one key pair that uri names (RFC 7512, or softtoken:); an error says what was found instead. The first key of
-// a token logs in to it.
+// Key opens the one key pair that uri names (RFC 7512, or softtoken:); an error says what was found instead. A private key that
+// its token does not keep to itself (CKA_SENSITIVE, not CKA_EXTRACTABLE) is refused (EN 319 411-1 GEN-6.5.2-04). The first key
+// of a token logs in to it.
 func (t *Tokens) Key(uri string) (*Key, error) {
 	return open(t, "open key", uri, func(u URI) (*Key, error) {
 		if u.Software {

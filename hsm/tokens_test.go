@@ -159,6 +159,49 @@ func TestExtractableRefused(t *testing.T) {
 	}
 }
 
+// A key pair whose private half could leave its token is not used, whoever made it.
+func TestLoosePairRefused(t *testing.T) {
+	token := hsmtest.SoftHSM(t)
+	tokens := open(t, token.Config)
+	for name, c := range map[string]struct{ sensitive, extractable, good bool }{
+		"stays": {true, false, true}, "shown": {false, false, false}, "wrapped": {true, true, false}, "both": {false, true, false},
+	} {
+		if err := hsm.GenerateLoosePair(tokens, token.URI(name), c.sensitive, c.extractable); err != nil {
+			t.Fatal(err)
+		}
+		_, err := tokens.Key(token.URI(name))
+		if c.good && err != nil || !c.good && (err == nil || !strings.Contains(err.Error(), "GEN-6.5.2-04")) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A token that lost the login answers nothing any more, and every call says what to do.
+func TestLostLogin(t *testing.T) {
+	token := hsmtest.SoftHSM(t)
+	tokens := open(t, token.Config)
+	uri := token.URI("a")
+	key := generate(t, tokens, uri, hsm.P256)
+	sign := func() error {
+		_, err := key.Sign(nil, make([]byte, 32), crypto.SHA256)
+		return err
+	}
+	if err := sign(); err != nil {
+		t.Fatal(err)
+	}
+	if err := hsm.LogOut(tokens, uri); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := sign(); !errors.Is(err, hsm.ErrLost) || !strings.Contains(err.Error(), "restart") {
+			t.Errorf("sign: %v", err)
+		}
+	}
+	if n, err := hsm.OpenSessions(tokens, uri); n != 0 {
+		t.Errorf("%d sessions are kept (%v)", n, err)
+	}
+}
+
 func TestModuleEnv(t *testing.T) {
 	token := hsmtest.SoftHSM(t)
 	const name = "ZEGEL_TEST_MODULE_ENV"

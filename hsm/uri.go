@@ -385,6 +385,10 @@ func percentEncode(id []byte) string {
 	return encoded.String()
 }
 
+// HasPINValue reports whether the PIN itself stands in the URI, as a pin-value. It then lies in every copy and backup of the file
+// that has the URI, which `assurance: qualified` refuses.
+func (u URI) HasPINValue() bool { return u.pinValue != nil }
+
 // IsSoftware reports whether uri is a softtoken: URI, which `assurance: qualified` refuses for all but checkpoint keys.
 func IsSoftware(uri string) bool {
 	scheme, _, found := strings.Cut(uri, ":")

@@ -143,6 +143,16 @@ func TestURIHidesPIN(t *testing.T) {
 	}
 }
 
+func TestHasPINValue(t *testing.T) {
+	for uri, want := range map[string]bool{
+		"pkcs11:object=a?pin-value=1234": true, "pkcs11:object=a?pin-source=file:/pin": false, "pkcs11:object=a": false,
+	} {
+		if u, err := ParseURI(uri); err != nil || u.HasPINValue() != want {
+			t.Errorf("%s: %v, %v", uri, u.HasPINValue(), err)
+		}
+	}
+}
+
 func TestIsSoftware(t *testing.T) {
 	for uri, want := range map[string]bool{
 		"softtoken:object=a?dir=/d": true, "SoftToken:": true, "pkcs11:object=softtoken:": false, "softtoken": false, "": false,

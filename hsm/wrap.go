@@ -138,11 +138,7 @@ func (t *token) checkAES256(session pkcs11.SessionHandle, key object) error {
 	if k != pkcs11.CKK_AES || n != 32 {
 		return fmt.Errorf("the secret key on token %q is of CKA_KEY_TYPE 0x%x and %d bytes: an AES key of 32 is wanted", t.label, k, n)
 	}
-	extractable, err := t.flag(session, key, pkcs11.CKA_EXTRACTABLE)
-	if err == nil && extractable {
-		err = fmt.Errorf("the secret key on token %q may leave it (CKA_EXTRACTABLE): make another with this program", t.label)
-	}
-	return err
+	return t.checkStays(session, key)
 }
 
 func (t *token) generateWrappingKey(owner *Tokens, u URI) (*WrappingKey, error) {
@@ -169,14 +165,14 @@ func (t *token) generateWrappingKey(owner *Tokens, u URI) (*WrappingKey, error) 
 		}
 		u.ID = id
 		if err := t.checkSecretKey(session, u, key); err != nil {
-			return errors.Join(err, t.destroyObjects(session, key))
+			return t.discard(session, err, key)
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return t.wrappingKey(owner, u)
+	return made(t.wrappingKey(owner, u))
 }
 
 func (t *token) checkSecretKey(session pkcs11.SessionHandle, u URI, made object) error {

@@ -145,7 +145,7 @@ func decodeDuration(node *yaml.Node, target *time.Duration, path string) *fault 
 	}
 	d, err := time.ParseDuration(node.Value)
 	if err != nil {
-		return at(node, path, "%q %s", node.Value, want)
+		return at(node, path, "%s %s", kindName(node), want)
 	}
 	*target = d
 	return nil
@@ -162,7 +162,7 @@ func decodeTime(node *yaml.Node, target *time.Time, path string) *fault {
 			return nil
 		}
 	}
-	return at(node, path, "%q %s", node.Value, want)
+	return at(node, path, "%s %s", kindName(node), want)
 }
 
 func decodeScalar(node *yaml.Node, target reflect.Value, path string) *fault {
@@ -173,30 +173,30 @@ func decodeScalar(node *yaml.Node, target reflect.Value, path string) *fault {
 	switch {
 	case target.Kind() == reflect.String:
 		if tag == "!!bool" {
-			return at(node, path, "%s is a boolean where text belongs: quote it if you mean the word", node.Value)
+			return at(node, path, "a boolean where text belongs: quote it if you mean the word")
 		}
 		target.SetString(node.Value)
 	case target.Kind() == reflect.Bool:
 		if tag != "!!bool" || node.Value != "true" && node.Value != "false" {
-			return at(node, path, "%q where true or false belongs", node.Value)
+			return at(node, path, "%s where true or false, in lower case, belongs", kindName(node))
 		}
 		target.SetBool(node.Value == "true")
 	case target.CanInt():
 		n, err := strconv.ParseInt(node.Value, 10, target.Type().Bits())
 		if tag != "!!int" || err != nil {
-			return at(node, path, "%q where a whole number of %d bits belongs, in decimal", node.Value, target.Type().Bits())
+			return at(node, path, "%s where a whole number of %d bits belongs, in decimal", kindName(node), target.Type().Bits())
 		}
 		target.SetInt(n)
 	case target.CanUint():
 		n, err := strconv.ParseUint(node.Value, 10, target.Type().Bits())
 		if tag != "!!int" || err != nil {
-			return at(node, path, "%q where a whole number from 0 to 2^%d-1 belongs, in decimal", node.Value, target.Type().Bits())
+			return at(node, path, "%s where a whole number from 0 to 2^%d-1 belongs, in decimal", kindName(node), target.Type().Bits())
 		}
 		target.SetUint(n)
 	case target.CanFloat():
 		x, err := strconv.ParseFloat(node.Value, target.Type().Bits())
 		if tag != "!!int" && tag != "!!float" || err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
-			return at(node, path, "%q where a number belongs", node.Value)
+			return at(node, path, "%s where a number belongs", kindName(node))
 		}
 		target.SetFloat(x)
 	default:
@@ -205,7 +205,7 @@ func decodeScalar(node *yaml.Node, target reflect.Value, path string) *fault {
 	return nil
 }
 
-// kindName says to people what node is.
+// kindName says to people what node is, and never what it says: a value may be a PIN, or stand where one belongs.
 func kindName(node *yaml.Node) string {
 	switch node.Kind {
 	case yaml.MappingNode:
@@ -213,5 +213,13 @@ func kindName(node *yaml.Node) string {
 	case yaml.SequenceNode:
 		return "a list"
 	}
-	return strconv.Quote(node.Value)
+	switch node.ShortTag() {
+	case "!!bool":
+		return "a boolean"
+	case "!!int", "!!float":
+		return "a number"
+	case "!!timestamp":
+		return "a date"
+	}
+	return "text"
 }

@@ -7,7 +7,7 @@
 // numbers, time.Duration ("1h30m"), time.Time (2026-11-30 or RFC 3339) and whatever has UnmarshalText.
 // A key without a value is refused, except where a pointer to a struct then stays nil.
 // A number or date in a text field is taken letter for letter as it was written, so nothing is lost; a boolean is not.
-// Which keys must be there is the caller's to say; Line tells it where to point.
+// Which keys must be there is the caller's to say; Line tells it where to point. No error shows a value: it may hold a PIN.
 package strictyaml
 
 import (
@@ -18,6 +18,7 @@ import (
 	"reflect"
 	"regexp"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -145,6 +146,9 @@ func syntaxFault(err error) *fault {
 	if err != nil { // the parser named no line
 		line = 1
 	}
+	if strings.HasPrefix(m[2], "unknown anchor") { // the only text of the parser that shows a value
+		m[2] = "an alias (*) without an anchor: write the value out, or quote it"
+	}
 	return &fault{max(line, 1), m[2]}
 }
 
@@ -166,11 +170,11 @@ func checkText(text []byte) *fault {
 func checkNode(node *yaml.Node, path string) *fault {
 	switch {
 	case node.Kind == yaml.AliasNode:
-		return at(node, path, "an alias (*%s): write the value out", node.Value)
+		return at(node, path, "an alias (*): write the value out, or quote it")
 	case node.Anchor != "":
-		return at(node, path, "an anchor (&%s): aliases are not read", node.Anchor)
+		return at(node, path, "an anchor (&): aliases are not read; quote a value that begins with &")
 	case node.Style&yaml.TaggedStyle != 0:
-		return at(node, path, "a tag (%s): types come from the key, not from tags", node.Tag)
+		return at(node, path, "a tag (!): types come from the key, not from tags; quote a value that begins with !")
 	}
 	switch node.Kind {
 	case yaml.SequenceNode:
@@ -209,9 +213,15 @@ func checkMapping(node *yaml.Node, path string) *fault {
 	return nil
 }
 
+// join is the path to key. A key that does not look like one may be a value that slipped, and is not shown.
 func join(path, key string) string {
+	if !plainKey.MatchString(key) {
+		key = "(a key that is not shown)"
+	}
 	if path == "" {
 		return key
 	}
 	return path + "." + key
 }
+
+var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)

@@ -102,11 +102,11 @@ func TestDecode(t *testing.T) {
 }
 
 func TestDecodeKeepsDefaults(t *testing.T) {
-	c := config{Every: time.Hour, Admin: listener{Listen: "default"}}
+	c := config{Every: time.Hour, Admin: listener{Listen: "default"}, hidden: "kept"}
 	if err := Decode("d.yaml", []byte("admin: {key: k}\n"), &c); err != nil {
 		t.Fatal(err)
 	}
-	if c.Every != time.Hour || c.Admin != (listener{"default", "k"}) {
+	if c.Every != time.Hour || c.Admin != (listener{"default", "k"}) || c.hidden != "kept" {
 		t.Errorf("defaults were lost: %+v", c)
 	}
 }
@@ -134,10 +134,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{"hidden field", "hidden: x", "f.yaml:1: hidden: unknown key"},
 		{"doubled key", "every: 1h\nstrict: true\nevery: 2h\n", "f.yaml:3: every: the key is there twice, first on line 1"},
 		{"doubled key in a map", "module_env:\n  A: 1\n  A: 2\n", "f.yaml:3: module_env.A: the key is there twice"},
-		{"alias", "admin: &a {listen: x}\nfeed: *a\n", "f.yaml:1: admin: an anchor (&a)"},
+		{"alias", "admin: &a {listen: x}\nfeed: *a\n", "f.yaml:1: admin: an anchor (&)"},
 		{"merge", "admin:\n  <<: {listen: x}\n", "f.yaml:2: admin: a merge (<<)"},
-		{"tag", "every: !!str 1h\n", "f.yaml:1: every: a tag (!!str)"},
-		{"own tag", "every: !mine 1h\n", "f.yaml:1: every: a tag (!mine)"},
+		{"tag", "every: !!str 1h\n", "f.yaml:1: every: a tag (!)"},
+		{"own tag", "every: !mine 1h\n", "f.yaml:1: every: a tag (!)"},
 		{"second document", "every: 1h\n---\nevery: 2h\n", "f.yaml:2: a second document"},
 		{"tab", "admin:\n\tlisten: x\n", "f.yaml:2: a tab in the indentation"},
 		{"not UTF-8", "every: 1h\nnote: \xff\n", "f.yaml:2: not UTF-8"},
@@ -145,26 +145,26 @@ func TestDecodeRefuses(t *testing.T) {
 		{"complex key", "{[a]: b}\n", "f.yaml:1: a key that is not text"},
 		{"null key", "~: b\n", "f.yaml:1: a key that is not text"},
 		{"list at the top", "- a\n", `f.yaml:1: a list where keys with values belong`},
-		{"text for a struct", "admin: x\n", `f.yaml:1: admin: "x" where keys with values belong`},
-		{"text for a map", "module_env: x\n", `f.yaml:1: module_env: "x" where keys with values belong`},
-		{"text for a list", "officers: x\n", `f.yaml:1: officers: "x" where a list belongs`},
+		{"text for a struct", "admin: x\n", `f.yaml:1: admin: text where keys with values belong`},
+		{"text for a map", "module_env: x\n", `f.yaml:1: module_env: text where keys with values belong`},
+		{"text for a list", "officers: x\n", `f.yaml:1: officers: text where a list belongs`},
 		{"list for text", "note: [a]\n", "f.yaml:1: note: a list where one value belongs"},
 		{"struct for a text type", "colour: {a: b}\n", "f.yaml:1: colour: keys with values where one value belongs"},
 		{"no value", "note:\n", "f.yaml:1: note: no value"},
-		{"boolean for text", "note: true\n", "f.yaml:1: note: true is a boolean"},
-		{"text for a boolean", "strict: \"true\"\n", `f.yaml:1: strict: "true" where true or false belongs`},
-		{"yes for a boolean", "strict: yes\n", `f.yaml:1: strict: "yes" where true or false belongs`},
-		{"True for a boolean", "strict: True\n", `f.yaml:1: strict: "True" where true or false belongs`},
-		{"too great a number", "instance: 256\n", `f.yaml:1: instance: "256" where a whole number from 0 to 2^8-1`},
-		{"negative unsigned", "instance: -1\n", `f.yaml:1: instance: "-1" where`},
-		{"quoted number", "offset: \"1\"\n", `f.yaml:1: offset: "1" where a whole number`},
-		{"hexadecimal", "offset: 0x10\n", `f.yaml:1: offset: "0x10" where a whole number`},
-		{"fraction", "offset: 1.5\n", `f.yaml:1: offset: "1.5" where a whole number`},
-		{"text for a number", "ratio: x\n", `f.yaml:1: ratio: "x" where a number belongs`},
-		{"not a number", "ratio: .nan\n", `f.yaml:1: ratio: ".nan" where a number belongs`},
-		{"number for a duration", "every: 12\n", `f.yaml:1: every: "12" where a duration`},
+		{"boolean for text", "note: true\n", "f.yaml:1: note: a boolean where text belongs"},
+		{"text for a boolean", "strict: \"true\"\n", `f.yaml:1: strict: text where true or false`},
+		{"yes for a boolean", "strict: yes\n", `f.yaml:1: strict: text where true or false`},
+		{"True for a boolean", "strict: True\n", `f.yaml:1: strict: a boolean where true or false`},
+		{"too great a number", "instance: 256\n", `f.yaml:1: instance: a number where a whole number from 0 to 2^8-1`},
+		{"negative unsigned", "instance: -1\n", `f.yaml:1: instance: a number where`},
+		{"quoted number", "offset: \"1\"\n", `f.yaml:1: offset: text where a whole number`},
+		{"hexadecimal", "offset: 0x10\n", `f.yaml:1: offset: a number where a whole number`},
+		{"fraction", "offset: 1.5\n", `f.yaml:1: offset: a number where a whole number`},
+		{"text for a number", "ratio: x\n", `f.yaml:1: ratio: text where a number belongs`},
+		{"not a number", "ratio: .nan\n", `f.yaml:1: ratio: a number where a number belongs`},
+		{"number for a duration", "every: 12\n", `f.yaml:1: every: a number where a duration`},
 		{"list for a duration", "every: [12]\n", `f.yaml:1: every: a list where a duration`},
-		{"no date", "from: tomorrow\n", `f.yaml:1: from: "tomorrow" where a date`},
+		{"no date", "from: tomorrow\n", `f.yaml:1: from: text where a date`},
 		{"list for a date", "from: []\n", `f.yaml:1: from: a list where a date`},
 		{"what UnmarshalText refuses", "every: 1h\n\ncolours:\n- red\n- green\n", `f.yaml:5: colours[1]: colour "green": red or blue`},
 		{"field of a type we do not read", "callback: x\n", "f.yaml:1: callback: cannot decode into func()"},
@@ -181,6 +181,29 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("error %q, want %q…", err, test.want)
 			}
 		})
+	}
+}
+
+// Whatever stands in a file, no error shows a value: it may be a PIN, or a URI with one.
+func TestErrorsShowNoValue(t *testing.T) {
+	const secret = "s3cr3t-9931"
+	for _, text := range []string{
+		"admin: pkcs11:object=a?pin-value=" + secret, "module_env: " + secret, "officers: " + secret, "strict: " + secret,
+		"instance: " + secret, "offset: " + secret, "ratio: " + secret, "every: " + secret, "from: " + secret,
+		"note: *" + secret, "note: &" + secret + " x", "note: !" + secret + " x", "admin: &" + secret + " {listen: x}\nfeed: *" + secret,
+		"pkcs11:object=a?pin-value=" + secret + ": x", "admin: {pkcs11:object=a?pin-value=" + secret + ": x}",
+		"module_env: {\"?pin-value=" + secret + "\": true}", "module_env: {\"a b" + secret + "\": 1, \"a b" + secret + "\": 2}",
+		"note: \"" + secret, "note: {" + secret, "note: [" + secret, "note: @" + secret, "note: %" + secret, "note: `" + secret,
+		"note: '" + secret + "' x", "note: " + secret + ": x", "- " + secret, secret, "note: \"\\q" + secret + "\"", "%" + secret + "\n---\nnote: x",
+		"note: |" + secret, "!" + secret + "!x note: y", "note: \x01" + secret,
+	} {
+		var c config
+		err := Decode("f.yaml", []byte(text), &c)
+		if err == nil {
+			t.Errorf("%q: accepted", text)
+		} else if strings.Contains(err.Error(), secret) {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 
