@@ -45,6 +45,12 @@ func VerifyCheckpoint(text []byte, vkey string) (Tree, error) {
 	return v.verify(text)
 }
 
+// CheckVerifierKey reports why vkey is no C2SP vkey, origin+hash+key, of a log's cosignature/v1 key.
+func CheckVerifierKey(vkey string) error {
+	_, err := parseVerifierKey(vkey)
+	return err
+}
+
 // verifier is the public half of a checkpoint key under its origin.
 type verifier struct {
 	origin string

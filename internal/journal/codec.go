@@ -391,6 +391,7 @@ func prepare(e Event, s *sealer) (*prepared, error) {
 		return nil, fmt.Errorf("%T is no event: pass one of the event types, as a value", e)
 	}
 	p := new(prepared)
+	var key []byte
 	body, err := encodeBody(r)
 	if err != nil {
 		return nil, err
@@ -403,7 +404,7 @@ func prepare(e Event, s *sealer) (*prepared, error) {
 	if body == nil {
 		c.out = append(c.out, 0)
 	} else {
-		if p.body, p.key, p.digest, err = s.seal(body); err != nil {
+		if p.body, key, p.digest, err = sealBody(body); err != nil {
 			return nil, err
 		}
 		c.out = append(append(c.out, 32), p.digest[:]...)
@@ -413,6 +414,11 @@ func prepare(e Event, s *sealer) (*prepared, error) {
 		return nil, c.err
 	}
 	p.leaf = c.out
+	if body != nil {
+		if p.key, err = s.wrap(key, p.digest[:], p.leaf); err != nil {
+			return nil, err
+		}
+	}
 	dropBody(r)
 	p.event = eventOf(r)
 	return p, nil
@@ -429,7 +435,8 @@ func dropBody(r record) {
 type leaf struct {
 	time   time.Time
 	event  Event
-	digest []byte // the body's salted digest, 32 octets, or nil; lies in the leaf's bytes
+	digest []byte // the body's salted digest, 32 octets, or nil; lies in bytes
+	bytes  []byte // the leaf as it was decoded
 }
 
 // decodeLeaf reads a leaf strictly: what it accepts re-encodes to the same bytes. errUnknownLeaf where newer software wrote it.
@@ -473,7 +480,7 @@ func decodeLeaf(b []byte) (leaf, error) {
 	if c.err != nil {
 		return l, fmt.Errorf("%s leaf: %w", Kind(k), c.err)
 	}
-	l.event = eventOf(r)
+	l.event, l.bytes = eventOf(r), b
 	return l, nil
 }
 
@@ -552,7 +559,7 @@ func checkBody(r record) (tbs *[32]byte, err error) {
 		return tbsDigest(r.Certificate)
 	case *CRLIssued:
 		if sha256.Sum256(r.CRL) != r.Hash {
-			return nil, errors.New("Hash is not the SHA-256 of CRL")
+			return nil, errors.New("the field Hash is not the SHA-256 of CRL")
 		}
 	}
 	return nil, nil
@@ -563,7 +570,7 @@ func tbsDigest(certificate []byte) (*[32]byte, error) {
 	in := cryptobyte.String(certificate)
 	var cert, tbs cryptobyte.String
 	if !in.ReadASN1(&cert, asn1.SEQUENCE) || !in.Empty() || !cert.ReadASN1Element(&tbs, asn1.SEQUENCE) {
-		return nil, errors.New("Certificate is not the DER of a Certificate (RFC 5280 §4.1)")
+		return nil, errors.New("the certificate is not the DER of a Certificate (RFC 5280 §4.1)")
 	}
 	d := sha256.Sum256(tbs)
 	return &d, nil

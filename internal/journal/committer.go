@@ -20,11 +20,11 @@ const (
 	maxBatchBytes = 16 << 20
 )
 
-// request is one Append (event) or one checkpoint to store (note), waiting for its transaction.
+// request is one Append (event) or one checkpoint to store (note, over no less than the stored one), waiting for its transaction.
 type request struct {
 	ctx   context.Context // the caller's; once it has ended nobody waits for the answer
 	event *prepared
-	note  []byte
+	note  *checkpoint
 	done  chan struct{} // closed when entry or err is set
 	entry Entry
 	err   error
@@ -97,11 +97,15 @@ func (j *Journal) run() {
 	}
 }
 
+// gatherTime bounds how long a transaction waits for company: where signing keeps the processors busy a yield takes tens of
+// milliseconds, and a batch that grew all the while kept answers back for seconds.
+const gatherTime = time.Millisecond
+
 // gather takes all that waits. Callers just answered need a moment on a processor before they are back: yielding
 // until nobody new came in lets them into this transaction instead of one each behind it.
 func (j *Journal) gather(first *request) []*request {
-	batch, size, idle := []*request{first}, first.size(), 0
-	for len(batch) < maxBatch && size < maxBatchBytes {
+	batch, size, idle, began := []*request{first}, first.size(), 0, time.Now()
+	for len(batch) < maxBatch && size < maxBatchBytes && time.Since(began) < gatherTime {
 		select {
 		case r := <-j.queue:
 			batch = append(batch, r)
@@ -120,7 +124,7 @@ func (j *Journal) gather(first *request) []*request {
 
 func (r *request) size() int {
 	if r.event == nil {
-		return len(r.note)
+		return len(r.note.text)
 	}
 	return len(r.event.body)
 }
@@ -167,6 +171,11 @@ func (j *Journal) commit(batch []*request) {
 	switch {
 	case err == nil:
 		j.head.Store(&next)
+		for _, r := range batch {
+			if r.note != nil && r.err == nil {
+				j.stored.Store(r.note.tree.Size)
+			}
+		}
 		j.grown.fire()
 	case errors.Is(err, errNothing):
 	default:
@@ -187,7 +196,7 @@ func (j *Journal) fail(cause error) error {
 // record writes one request. A refusal goes into r.err, having written nothing; the error returned is the storage's.
 func (j *Journal) record(t *tables, h *head, r *request, now time.Time) error {
 	if r.note != nil {
-		return t.meta.Put(metaCheckpoint, r.note)
+		return t.meta.Put(metaCheckpoint, r.note.text)
 	}
 	if now.Before(h.last) || now.UnixMilli() < 0 {
 		r.err = fmt.Errorf("the clock says %s, which is before the last entry's %s; set the clock right",

@@ -84,21 +84,33 @@ type Edge struct{ e edge }
 func (e *Edge) Add(h tlog.Hash) []byte { return e.e.add(h) }
 func (e *Edge) Root() [32]byte         { return e.e.root() }
 
-// SealBody and OpenBody are the sealing without a journal.
-func SealBody(kek, body []byte) (sealed, key []byte, digest [32]byte, err error) {
+// Sealed is a sealed event without a journal.
+type Sealed struct{ Leaf, Body, Key []byte }
+
+// Seal seals an event's body and writes its leaf, whose time is zero.
+func Seal(kek []byte, e Event) (Sealed, error) {
 	s, err := newSealer(kek)
 	if err != nil {
-		return nil, nil, digest, err
+		return Sealed{}, err
 	}
-	return s.seal(body)
+	p, err := prepare(e, s)
+	if err != nil {
+		return Sealed{}, err
+	}
+	return Sealed{p.leaf, p.body, p.key}, nil
 }
 
-func OpenBody(kek, sealed, key, digest []byte) ([]byte, error) {
-	s, err := newSealer(kek)
+// Open is the event with its body.
+func (s Sealed) Open(kek []byte) (Event, error) {
+	sealer, err := newSealer(kek)
 	if err != nil {
 		return nil, err
 	}
-	return s.open(sealed, key, digest)
+	l, err := decodeLeaf(s.Leaf)
+	if err != nil {
+		return nil, err
+	}
+	return (&Journal{sealer: sealer}).openBody(l, s.Body, s.Key)
 }
 
 // The limits that tests walk up to.
@@ -133,7 +145,7 @@ func StoreCheckpoint(j *Journal) error {
 	if err != nil {
 		return err
 	}
-	return j.submit(&request{ctx: context.Background(), note: c.text, done: make(chan struct{})})
+	return j.submit(&request{ctx: context.Background(), note: c, done: make(chan struct{})})
 }
 
 // CheckEdge stores a leaf of j past its head, in a transaction that is rolled back, and compares the edge read back with e.

@@ -23,11 +23,11 @@ import (
 //	    uint32 count;
 //	    opaque leaf<1..2^16-1>[count];
 //	    uint8  hashes;
-//	    opaque hash[32][hashes];       // RFC 6962 §2.1.2 consistency proof
+//	    opaque hash[32][hashes];       // root, RFC 6962 §2.1.2 consistency proof
 //	}
 //
-// The proof is from the tree of after+count leaves to the checkpoint's. It is there exactly when 0 < after+count < size,
-// which is when the answer stops short of the checkpoint.
+// The root is that of the tree of after+count leaves, the proof goes from there to the checkpoint's tree. They are there exactly when
+// 0 < after+count < size, which is when the answer stops short of the checkpoint.
 const feedMagic = "zegelfd1"
 
 // An answer of the feed carries at most so many leaves, and ends soon after so many octets of them.
@@ -35,6 +35,7 @@ const (
 	feedLeaves = 8192
 	feedBytes  = 4 << 20
 	feedProof  = 128 // hashes; a tree of 2^63 leaves needs fewer
+	noLimit    = feedLeaves
 	// maxFeed bounds a whole answer in octets.
 	maxFeed = feedBytes + maxLeaf + 2*feedLeaves + maxNote + 64 + feedProof*tlog.HashSize
 )
@@ -50,7 +51,7 @@ type chunk struct {
 	checkpoint []byte
 	after      uint64
 	leaves     [][]byte
-	proof      tlog.TreeProof
+	proof      tlog.TreeProof // the root of the tree that the leaves reach, then its consistency proof
 }
 
 func (c *chunk) encode() ([]byte, error) {
@@ -117,9 +118,10 @@ func decodeChunk(b []byte) (*chunk, error) {
 	return c, nil
 }
 
-// FeedHandler serves GET ?after=N&wait=SECONDS: leaves from N on (at most 8,192, some 4 MiB) and a fresh checkpoint.
+// FeedHandler serves GET ?after=N&wait=SECONDS&limit=COUNT: leaves from N on (at most COUNT, 8,192, some 4 MiB) and a fresh checkpoint.
 // With wait (at most 30) it answers as soon as there are more than N entries, but after two seconds in any case, so that a
-// follower always has a fresh checkpoint. The caller does TLS and authorisation. On a replica it serves what the replica has verified.
+// follower always has a fresh checkpoint. limit=0 asks for the root at N and its proof alone. Where no fresh checkpoint can be made it
+// answers 503 and says why. The caller does TLS and authorisation. On a replica it serves what the replica has verified.
 func (j *Journal) FeedHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {
@@ -127,14 +129,14 @@ func (j *Journal) FeedHandler() http.Handler {
 			http.Error(w, "the feed is read with GET", http.StatusMethodNotAllowed)
 			return
 		}
-		after, wait, err := parseFeedQuery(r.URL.RawQuery)
+		q, err := parseFeedQuery(r.URL.RawQuery)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		body, err := j.feed(r.Context(), after, wait)
+		body, err := j.feed(r.Context(), q)
 		if err != nil {
-			http.Error(w, "the journal cannot be read now", http.StatusServiceUnavailable)
+			http.Error(w, fmt.Sprintf("the journal gives nothing now: %v", err), http.StatusServiceUnavailable)
 			return
 		}
 		w.Header().Set("Content-Type", "application/octet-stream")
@@ -144,34 +146,44 @@ func (j *Journal) FeedHandler() http.Handler {
 	})
 }
 
-func parseFeedQuery(raw string) (after uint64, wait time.Duration, err error) {
+// feedQuery is what a follower asks for.
+type feedQuery struct {
+	after uint64 // the index of the first leaf
+	wait  time.Duration
+	limit int // leaves
+}
+
+func parseFeedQuery(raw string) (q feedQuery, err error) {
 	query, err := url.ParseQuery(raw)
 	if err != nil {
-		return 0, 0, errors.New("query cannot be read")
+		return q, errors.New("query cannot be read")
 	}
+	q.limit = noLimit
 	for name, values := range query {
 		n, err := strconv.ParseUint(values[0], 10, 63)
 		switch {
 		case err != nil || len(values) != 1:
-			return 0, 0, fmt.Errorf("%.20q is not one number", name)
+			return q, fmt.Errorf("%.20q is not one number", name)
 		case name == "after":
-			after = n
+			q.after = n
 		case name == "wait" && n <= uint64(maxWait/time.Second):
-			wait = time.Duration(n) * time.Second
+			q.wait = time.Duration(n) * time.Second
+		case name == "limit" && n <= feedLeaves:
+			q.limit = int(n)
 		default:
-			return 0, 0, fmt.Errorf("%.20q is unknown or out of range; after=N and wait=0..30 are allowed", name)
+			return q, fmt.Errorf("%.20q is unknown or out of range; after=N, wait=0..%d and limit=0..%d are allowed", name, maxWait/time.Second, feedLeaves)
 		}
 	}
-	return after, wait, nil
+	return q, nil
 }
 
-// feed waits until there are more than after entries, or its time is up, and encodes an answer.
-func (j *Journal) feed(ctx context.Context, after uint64, wait time.Duration) ([]byte, error) {
-	timer := time.NewTimer(min(wait, feedPulse))
+// feed waits until there are more entries than the follower has, or its time is up, and encodes an answer.
+func (j *Journal) feed(ctx context.Context, q feedQuery) ([]byte, error) {
+	timer := time.NewTimer(min(q.wait, feedPulse))
 	defer timer.Stop()
-	for waiting := wait > 0; waiting; {
+	for waiting := q.wait > 0; waiting; {
 		grown := j.grown.wait()
-		if j.feedSize() > after || j.Failed() != nil {
+		if j.feedSize() > q.after || j.Failed() != nil {
 			break
 		}
 		select {
@@ -188,7 +200,7 @@ func (j *Journal) feed(ctx context.Context, after uint64, wait time.Duration) ([
 	if err != nil {
 		return nil, err
 	}
-	c, err := j.readChunk(cp, after)
+	c, err := j.readChunk(cp, q)
 	if err != nil {
 		return nil, err
 	}
@@ -204,14 +216,14 @@ func (j *Journal) feedSize() uint64 {
 	return tree.Size
 }
 
-// readChunk copies the leaves from after on that cp covers, and the proof where they do not reach its end.
-func (j *Journal) readChunk(cp *checkpoint, after uint64) (*chunk, error) {
-	c := &chunk{checkpoint: cp.text, after: after}
-	end, size := after, 0
+// readChunk copies the leaves asked for that cp covers, and root and proof where they do not reach its end.
+func (j *Journal) readChunk(cp *checkpoint, q feedQuery) (*chunk, error) {
+	c := &chunk{checkpoint: cp.text, after: q.after}
+	end, size := q.after, 0
 	err := j.view(func(tx *bolt.Tx) error {
 		cursor := tx.Bucket(bucketLeaves).Cursor()
-		for k, v := cursor.Seek(indexKey(after)); k != nil; k, v = cursor.Next() {
-			if end >= cp.tree.Size || len(c.leaves) == feedLeaves || size >= feedBytes {
+		for k, v := cursor.Seek(indexKey(q.after)); k != nil; k, v = cursor.Next() {
+			if end >= cp.tree.Size || len(c.leaves) == q.limit || size >= feedBytes {
 				break
 			}
 			c.leaves = append(c.leaves, append([]byte(nil), v...))
@@ -221,8 +233,13 @@ func (j *Journal) readChunk(cp *checkpoint, after uint64) (*chunk, error) {
 		if end == 0 || end >= cp.tree.Size {
 			return nil
 		}
-		var err error
-		c.proof, err = tlog.ProveTree(int64(cp.tree.Size), int64(end), hashReader(tx.Bucket(bucketHashes)))
+		hashes := tx.Bucket(bucketHashes)
+		e, err := loadEdge(hashes, end)
+		if err != nil {
+			return err
+		}
+		proof, err := tlog.ProveTree(int64(cp.tree.Size), int64(end), hashReader(hashes))
+		c.proof = append(tlog.TreeProof{e.root()}, proof...)
 		return err
 	})
 	return c, err

@@ -2,12 +2,16 @@ package journal_test
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ed25519"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -178,34 +182,83 @@ func TestCosignature(t *testing.T) {
 
 // TestSeal: nothing opens but with all its parts, and the same body seals differently each time.
 func TestSeal(t *testing.T) {
-	kek, body := make([]byte, 32), []byte("a body")
+	kek := make([]byte, 32)
 	rand.Read(kek)
-	sealed, key, digest, err := journal.SealBody(kek, body)
+	event := journal.CertificateRevoked{Actor: journaltest.Officer, Issuer: issuerA, Serial: "\x01", Reason: journal.KeyCompromise,
+		RequestedAt: at, Note: []byte("a body")}
+	one, err := journal.Seal(kek, event)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := journal.OpenBody(kek, sealed, key, digest[:]); err != nil || !bytes.Equal(got, body) {
-		t.Errorf("open = %q, %v", got, err)
+	if got, err := one.Open(kek); err != nil || !reflect.DeepEqual(got, event) {
+		t.Errorf("open = %+v, %v", got, err)
 	}
-	sealed2, key2, digest2, _ := journal.SealBody(kek, body)
-	if bytes.Equal(sealed, sealed2) || bytes.Equal(key, key2) || digest == digest2 {
+	other, err := journal.Seal(kek, event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(one.Body, other.Body) || bytes.Equal(one.Key, other.Key) || bytes.Equal(one.Leaf, other.Leaf) {
 		t.Error("sealing twice gives the same")
 	}
-	for name, c := range map[string][4][]byte{
-		"other kek":    {make([]byte, 32), sealed, key, digest[:]},
-		"other body":   {kek, sealed2, key, digest[:]},
-		"other key":    {kek, sealed, key2, digest[:]},
-		"other digest": {kek, sealed, key, digest2[:]},
-		"body flipped": {kek, flip(sealed, 3), key, digest[:]},
-		"key flipped":  {kek, sealed, flip(key, 13), digest[:]},
-		"key cut":      {kek, sealed, key[:59], digest[:]},
-		"no key":       {kek, sealed, nil, digest[:]},
-		"body cut":     {kek, sealed[:10], key, digest[:]},
+	stamped := bytes.Clone(one.Leaf)
+	copy(stamped[2:10], "\x00\x00\x01\x99\x00\x00\x00\x00") // the time is set after sealing
+	if _, err := (journal.Sealed{Leaf: stamped, Body: one.Body, Key: one.Key}).Open(kek); err != nil {
+		t.Errorf("with a time: %v", err)
+	}
+	if got := openByTheBook(t, kek, one); !bytes.Equal(got[32:], append([]byte{0, 0, 0, 6}, "a body"...)) {
+		t.Errorf("by the format's page the body is %x", got)
+	}
+	for name, c := range map[string]struct {
+		kek    []byte
+		sealed journal.Sealed
+	}{
+		"other kek":       {make([]byte, 32), one},
+		"other body":      {kek, journal.Sealed{Leaf: one.Leaf, Body: other.Body, Key: one.Key}},
+		"other key":       {kek, journal.Sealed{Leaf: one.Leaf, Body: one.Body, Key: other.Key}},
+		"other leaf":      {kek, journal.Sealed{Leaf: other.Leaf, Body: one.Body, Key: one.Key}},
+		"body flipped":    {kek, journal.Sealed{Leaf: one.Leaf, Body: flip(one.Body, 3), Key: one.Key}},
+		"body cut":        {kek, journal.Sealed{Leaf: one.Leaf, Body: one.Body[:10], Key: one.Key}},
+		"key flipped":     {kek, journal.Sealed{Leaf: one.Leaf, Body: one.Body, Key: flip(one.Key, 13)}},
+		"key cut":         {kek, journal.Sealed{Leaf: one.Leaf, Body: one.Body, Key: one.Key[:47]}},
+		"no key":          {kek, journal.Sealed{Leaf: one.Leaf, Body: one.Body}},
+		"actor changed":   {kek, journal.Sealed{Leaf: flip(one.Leaf, 10+33+1), Body: one.Body, Key: one.Key}},
+		"request earlier": {kek, journal.Sealed{Leaf: flip(one.Leaf, len(one.Leaf)-6), Body: one.Body, Key: one.Key}},
 	} {
-		if _, err := journal.OpenBody(c[0], c[1], c[2], c[3]); err == nil {
-			t.Errorf("%s: opens", name)
+		if got, err := c.sealed.Open(c.kek); err == nil {
+			t.Errorf("%s: opens as %+v", name, got)
 		}
 	}
+}
+
+// openByTheBook is a second reading of docs/journal.md, Bodies: salt and body.
+func openByTheBook(t *testing.T, kek []byte, s journal.Sealed) []byte {
+	t.Helper()
+	open := func(key, sealed, data []byte) []byte {
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gcm, err := cipher.NewGCM(block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := gcm.Open(nil, make([]byte, 12), sealed, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	digest := s.Leaf[11:43]
+	expand := hmac.New(sha256.New, kek) // HKDF-Expand to one block, RFC 5869 §2.3
+	expand.Write([]byte("zegel journal key v1"))
+	expand.Write(digest)
+	expand.Write([]byte{1})
+	key := open(expand.Sum(nil), s.Key, append(s.Leaf[:2:2], s.Leaf[10:]...))
+	plain := open(key, s.Body, []byte("zegel journal body v1"))
+	if sum := sha256.Sum256(plain); !bytes.Equal(sum[:], digest) {
+		t.Errorf("digest %x, in the leaf %x", sum, digest)
+	}
+	return plain
 }
 
 // checkCosignature is a second reading of the C2SP texts.

@@ -11,6 +11,7 @@
 //	seal.go              bodies
 //	tree.go, checkpoint.go, checkpointer.go   the Merkle tree and what is signed over it
 //	feed.go, follow.go   the log's side and the replica's side of the feed
+//	fork.go              what a replica remembers of a log that was rewritten
 //	verify.go            everything derived again
 package journal
 
@@ -59,6 +60,7 @@ type Journal struct {
 	head   atomic.Pointer[head]    // what is durable; written by the committer or by Follow
 	grown  signal                  // fires when head or a replica's checkpoint moves
 	failed atomic.Pointer[failure] // set once
+	forked atomic.Pointer[Fork]    // a replica's; set once, kept in the file
 
 	queue     chan *request // to the committer
 	stop      chan struct{} // closed by Close
@@ -68,6 +70,8 @@ type Journal struct {
 
 	checkpointMu sync.Mutex // held while a checkpoint is signed: one at a time
 	checkpoint   atomic.Pointer[checkpoint]
+	stored       atomic.Uint64 // entries that the checkpoint in the file covers
+	attempts     attempts
 	following    sync.Mutex // held by Follow
 }
 
@@ -111,14 +115,17 @@ func (s *signal) fire() {
 	}
 }
 
-// Close waits for the transaction that is being committed, refuses what is still waiting (ErrClosed) and releases the file.
-// It waits for open iterators too. A second Close does nothing.
+// Close waits for the transaction that is being committed, refuses what is still waiting (ErrClosed), signs and stores a
+// checkpoint where entries lie beyond the stored one, and releases the file. It waits for open iterators too.
+// Its error says when the last entries are left under no signature: whoever can write the file could change them unseen.
+// A second Close does nothing and returns what the first did.
 func (j *Journal) Close() error {
 	j.closeOnce.Do(func() {
 		close(j.stop)
 		<-j.stopped
+		err := j.signEnd()
 		j.grown.fire()
-		j.closeErr = j.db.Close()
+		j.closeErr = errors.Join(err, j.db.Close())
 	})
 	return j.closeErr
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -305,6 +306,33 @@ func TestReads(t *testing.T) {
 	}
 }
 
+// TestCertificatesAfter: a page begins behind any serial, there or not.
+func TestCertificatesAfter(t *testing.T) {
+	j := journaltest.New(t)
+	all := []journal.Serial{"\x01", "\x01\x00", "\x01\x02", "\x02", "\x7f\xff"}
+	for _, s := range all {
+		journaltest.Issue(t, j, issuerA, s)
+	}
+	for after, want := range map[journal.Serial]int{"": 0, "\x01": 1, "\x01\x00": 2, "\x01\x01": 2, "\x01\x02": 3, "\x03": 4, "\x7f\xff": 5, "\x7f\xff\x01": 5} {
+		var got []journal.Serial
+		for c, err := range j.CertificatesAfter(after) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, c.Serial)
+		}
+		if !slices.Equal(got, all[want:]) {
+			t.Errorf("after %q: %q, want %q", after, got, all[want:])
+		}
+	}
+	for c, err := range j.CertificatesAfter("\x01\x00") {
+		if err != nil || c.Serial != "\x01\x02" {
+			t.Errorf("first %s, %v", c.Serial, err)
+		}
+		break
+	}
+}
+
 func TestLastCRL(t *testing.T) {
 	j := journaltest.New(t)
 	now := time.Now().UTC().Truncate(time.Second)
@@ -325,6 +353,11 @@ func TestLastCRL(t *testing.T) {
 	}
 	if _, reserved, err := j.LastCRL(none); !errors.Is(err, journal.ErrNotFound) || reserved != 0 {
 		t.Errorf("reserved %d, %v", reserved, err)
+	}
+	for issuer, want := range map[journal.IssuerID]uint64{a: 4, b: ^uint64(0), none: 0, {}: 0} {
+		if reserved, err := j.Reserved(issuer); err != nil || reserved != want {
+			t.Errorf("reserved %d, %v; want %d", reserved, err, want)
+		}
 	}
 	r := journaltest.NewReplica(t, j, nil)
 	journaltest.CatchUp(t, r, j)

@@ -39,9 +39,16 @@ func (j *Journal) CertificateBySerial(serial Serial) (c Certificate, err error) 
 }
 
 // Certificates yields all, in order of serial, from one read transaction. The loop must not Append.
-func (j *Journal) Certificates() iter.Seq2[Certificate, error] {
+func (j *Journal) Certificates() iter.Seq2[Certificate, error] { return j.CertificatesAfter("") }
+
+// CertificatesAfter yields those whose serials follow serial, which need not be there, as Certificates does; those before cost nothing.
+func (j *Journal) CertificatesAfter(serial Serial) iter.Seq2[Certificate, error] {
+	var from []byte
+	if serial != "" {
+		from = append([]byte(serial), 0) // the least key after it
+	}
 	return func(yield func(Certificate, error) bool) {
-		err := j.walk(bucketCertificates, nil, func(_ uint64, c Certificate) error {
+		err := j.walk(bucketCertificates, nil, from, func(_ uint64, c Certificate) error {
 			if c.Serial != "" && !yield(c, nil) {
 				return errEnough
 			}
@@ -59,7 +66,7 @@ var errEnough = errors.New("enough")
 // Revoked calls yield for each revoked or abandoned certificate of issuer, in order of serial, from ONE read transaction and
 // returns the tree size of that transaction (for CRLIssued.Entries). An error of yield's ends it. yield must not Append.
 func (j *Journal) Revoked(issuer IssuerID, yield func(Certificate) error) (entries uint64, err error) {
-	err = j.walk(bucketRevoked, issuer[:], func(size uint64, c Certificate) error {
+	err = j.walk(bucketRevoked, issuer[:], nil, func(size uint64, c Certificate) error {
 		entries = size
 		if c.Serial == "" {
 			return nil
@@ -70,8 +77,8 @@ func (j *Journal) Revoked(issuer IssuerID, yield func(Certificate) error) (entri
 }
 
 // walk calls f first with the size of the tree and no certificate, then with each certificate record of bucket whose key
-// is prefix and a serial, all in one read transaction. f runs outside guard: its panics are its own.
-func (j *Journal) walk(bucket, prefix []byte, f func(size uint64, c Certificate) error) error {
+// is prefix and a serial no less than from, all in one read transaction. f runs outside guard: its panics are its own.
+func (j *Journal) walk(bucket, prefix, from []byte, f func(size uint64, c Certificate) error) error {
 	var tx *bolt.Tx
 	var cursor *bolt.Cursor
 	var size uint64
@@ -92,7 +99,7 @@ func (j *Journal) walk(bucket, prefix []byte, f func(size uint64, c Certificate)
 		return ErrClosed
 	}
 	var c Certificate
-	next := func() ([]byte, []byte) { return cursor.Seek(prefix) }
+	next := func() ([]byte, []byte) { return cursor.Seek(append(bytes.Clone(prefix), from...)) }
 	for err == nil {
 		if err = f(size, c); err != nil {
 			return err
@@ -156,6 +163,15 @@ func (j *Journal) LastCRL(issuer IssuerID) (last CRLIssued, reserved uint64, err
 		return CRLIssued{}, reserved, fmt.Errorf("last CRL: entry %d is no CRLIssued; the file is damaged", c.issued)
 	}
 	return last, reserved, nil
+}
+
+// Reserved is the highest CRL number reserved for issuer, 0 if there is none. It is quick: no leaf is read, no body opened.
+func (j *Journal) Reserved(issuer IssuerID) (number uint64, err error) {
+	err = j.view(func(tx *bolt.Tx) error {
+		number = highestCRL(tx.Bucket(bucketCRLs), issuer)
+		return nil
+	})
+	return number, err
 }
 
 // Entry returns the entry with that index. ErrNotFound: there are not so many.
@@ -276,7 +292,7 @@ func (j *Journal) openBody(l leaf, sealed, key []byte) (Event, error) {
 	if sealed == nil {
 		return nil, errors.New("the body is missing")
 	}
-	body, err := j.sealer.open(sealed, key, l.digest)
+	body, err := j.sealer.open(sealed, key, l.digest, l.bytes)
 	if err != nil {
 		return nil, err
 	}

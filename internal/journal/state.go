@@ -207,17 +207,8 @@ func decodeCRL(value []byte) (crl, error) {
 // lastCRL walks issuer's numbers downwards: the highest reserved, and the highest issued with its record (ok false: none).
 func (t *tables) lastCRL(issuer IssuerID) (reserved, number uint64, last crl, ok bool, err error) {
 	c := t.crls.Cursor()
-	past := crlKey(issuer, ^uint64(0))
-	k, v := c.Seek(past)
-	if string(k) != string(past) {
-		if k == nil {
-			k, v = c.Last()
-		} else {
-			k, v = c.Prev()
-		}
-	}
-	for ; len(k) == len(past) && IssuerID(k[:32]) == issuer; k, v = c.Prev() {
-		n := binary.BigEndian.Uint64(k[32:])
+	for k, v := lastCRLKey(c, issuer); isCRLKey(k, issuer); k, v = c.Prev() {
+		n := binary.BigEndian.Uint64(k[len(issuer):])
 		if reserved == 0 {
 			reserved = n
 		}
@@ -231,12 +222,36 @@ func (t *tables) lastCRL(issuer IssuerID) (reserved, number uint64, last crl, ok
 	return reserved, 0, crl{}, false, nil
 }
 
-func (t *tables) reserveCRL(index uint64, e CRLReserved) (step, error) {
-	reserved, _, _, _, err := t.lastCRL(e.Issuer)
-	if err != nil {
-		return nil, err
+// lastCRLKey moves c to issuer's highest number; nil: there is none.
+func lastCRLKey(c *bolt.Cursor, issuer IssuerID) (k, v []byte) {
+	past := crlKey(issuer, ^uint64(0))
+	switch k, v = c.Seek(past); {
+	case k == nil:
+		k, v = c.Last()
+	case string(k) != string(past):
+		k, v = c.Prev()
 	}
-	if e.Number <= reserved {
+	if !isCRLKey(k, issuer) {
+		return nil, nil
+	}
+	return k, v
+}
+
+// highestCRL is issuer's highest number; 0: there is none.
+func highestCRL(crls *bolt.Bucket, issuer IssuerID) uint64 {
+	k, _ := lastCRLKey(crls.Cursor(), issuer)
+	if k == nil {
+		return 0
+	}
+	return binary.BigEndian.Uint64(k[len(issuer):])
+}
+
+func isCRLKey(k []byte, issuer IssuerID) bool {
+	return len(k) == len(issuer)+8 && IssuerID(k[:len(issuer)]) == issuer
+}
+
+func (t *tables) reserveCRL(index uint64, e CRLReserved) (step, error) {
+	if reserved := highestCRL(t.crls, e.Issuer); e.Number <= reserved {
 		return nil, fmt.Errorf("reserve CRL number %d: %w: numbers up to %d are taken", e.Number, ErrConflict, reserved)
 	}
 	return func() error { return t.crls.Put(crlKey(e.Issuer, e.Number), crl{reserved: index}.encode()) }, nil

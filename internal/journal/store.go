@@ -35,6 +35,8 @@ var (
 	metaVerifier   = []byte("vkey")       // C2SP vkey; its name is the origin
 	metaKEK        = []byte("kek")        // the key-encryption key as Options.Wrap returned it; a log's only
 	metaCheckpoint = []byte("checkpoint") // the last checkpoint stored; on a replica the last caught up with
+	metaUnreached  = []byte("unreached")  // a replica's only, while it is behind: the oldest checkpoint over more entries than it has
+	metaForked     = []byte("forked")     // a replica's only: the log contradicted it
 )
 
 // lockTimeout is how long opening waits for another process to let go.
@@ -86,7 +88,7 @@ func CreateReplica(dir, vkey string) error {
 // newKEK makes the key-encryption key and returns it wrapped, once unwrapping is seen to give it back.
 func newKEK(o Options) ([]byte, error) {
 	if o.Wrap == nil || o.Unwrap == nil {
-		return nil, errors.New("Wrap or Unwrap is missing")
+		return nil, errors.New("options Wrap or Unwrap are missing")
 	}
 	kek := make([]byte, 32)
 	rand.Read(kek) // never fails (crypto/rand)
@@ -184,6 +186,7 @@ func Open(dir string, o Options) (*Journal, error) {
 }
 
 // OpenReplica opens a replica; only Follow writes to it. now (nil: time.Now) judges the age of checkpoints.
+// A replica that has found its log forked is opened too, to be read: see Forked.
 func OpenReplica(dir string, now func() time.Time) (*Journal, error) {
 	j, err := open(dir, roleReplica, false)
 	if err != nil {
@@ -316,6 +319,7 @@ func (j *Journal) load(tx *bolt.Tx, role string) error {
 		return err
 	}
 	j.head.Store(h)
+	j.loadFork(meta.Get(metaForked))
 	return j.loadCheckpoint(t)
 }
 
@@ -383,6 +387,7 @@ func (j *Journal) loadCheckpoint(t *tables) error {
 		return fmt.Errorf("stored checkpoint over %d entries has another root than the journal", tree.Size)
 	}
 	j.checkpoint.Store(&checkpoint{text: append([]byte(nil), text...), tree: tree})
+	j.stored.Store(tree.Size)
 	return nil
 }
 
@@ -409,8 +414,8 @@ func (j *Journal) update(f func(*bolt.Tx) error) error {
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%s is damaged: %v", fileName, p)
+		if p := recover(); p != nil { // its text is of bbolt's insides and helps nobody who reads the error
+			err = fmt.Errorf("%s is damaged, a page of it cannot be read: restore it from a backup", fileName)
 		}
 	}()
 	return f()

@@ -20,6 +20,21 @@ type Report struct {
 	Certificates uint64  `json:"certificates"`
 	Root         string  `json:"root"`
 	Faults       []Fault `json:"faults"`
+	// SignedEntries is how many entries the stored checkpoint covers. In a journal that lies still, those beyond are no fault by
+	// themselves (the last seconds before a crash are there), but nothing proves that nobody changed or cut them.
+	SignedEntries uint64 `json:"signed_entries"`
+	// SealedBodies are there but were not opened, because no key was at hand: what they say was not verified.
+	SealedBodies uint64 `json:"sealed_bodies"`
+	// Origin and JournalKey (a vkey) are what checkpoints were verified under: what was given, or else what the file itself says.
+	Origin     string `json:"origin"`
+	JournalKey string `json:"journal_key"`
+}
+
+// Kept is what an auditor has kept outside of a journal, to be held against it: whoever can write all of a journal's file can also
+// put a key of his own into it, or an old copy in its place, and only what lies elsewhere shows that.
+type Kept struct {
+	JournalKey string // the log's vkey, as the ceremony wrote it; empty: the file's own is believed
+	Checkpoint []byte // a checkpoint of the log: the journal must hold all that it covers; nil: none
 }
 
 // Fault names an entry and what is wrong with it. What belongs to no entry (a stray record, the stored checkpoint) is
@@ -36,10 +51,21 @@ const (
 
 // Verify re-derives everything: leaf encodings, times, tree, stored hashes, stored checkpoint, state index against a replay,
 // serial uniqueness, CRL numbers, bodies against their salted digests where the keys are at hand, every intent closed or open.
+// A replica whose log has forked is at fault, last of all.
 // What it finds is in the report, also where the file cannot be read; the error is ctx's, or ErrClosed.
 // The journal goes on working meanwhile; entries appended during Verify are verified too.
-func (j *Journal) Verify(ctx context.Context) (Report, error) {
-	v := &verification{j: j, crls: make(map[IssuerID]crlProgress), now: j.Size()}
+func (j *Journal) Verify(ctx context.Context) (Report, error) { return j.VerifyAgainst(ctx, Kept{}) }
+
+// VerifyAgainst is Verify, and holds the journal against what was kept elsewhere: another key, a checkpoint that the key did not
+// sign and one that the journal does not extend are faults. A JournalKey that is no vkey is an error.
+func (j *Journal) VerifyAgainst(ctx context.Context, kept Kept) (Report, error) {
+	v := &verification{j: j, crls: make(map[IssuerID]crlProgress), now: j.Size(), verifier: j.verifier, kept: kept.Checkpoint}
+	if kept.JournalKey != "" {
+		var err error
+		if v.verifier, err = parseVerifierKey(kept.JournalKey); err != nil {
+			return Report{}, fmt.Errorf("verify journal: %w", err)
+		}
+	}
 	for done := false; !done; {
 		if err := ctx.Err(); err != nil {
 			return Report{}, fmt.Errorf("verify journal: %w", err)
@@ -58,13 +84,16 @@ func (j *Journal) Verify(ctx context.Context) (Report, error) {
 	}
 	root := v.edge.root()
 	return Report{OK: len(v.faults) == 0, Entries: v.edge.size, Certificates: v.count[kindCertificateIntended],
-		Root: hex.EncodeToString(root[:]), Faults: append([]Fault{}, v.faults...)}, nil
+		Root: hex.EncodeToString(root[:]), Faults: append([]Fault{}, v.faults...),
+		SignedEntries: v.signed, SealedBodies: v.sealed, Origin: v.verifier.origin, JournalKey: v.verifier.String()}, nil
 }
 
 // verification is the replay. It holds no state per certificate: each entry must be the one that its serial's record names,
 // and each record must say what the entries it names say; equal counts then make it one to one.
 type verification struct {
 	j         *Journal
+	verifier  *verifier
+	kept      []byte // a checkpoint from elsewhere, or nil
 	t         *tables
 	now       uint64 // entries when it began
 	edge      edge   // rebuilt from the leaves
@@ -72,6 +101,8 @@ type verification struct {
 	hashFault uint64 // 1 + the last entry whose leaf does not fit its stored hash; 0: none
 	count     [len(kindNames)]uint64
 	crls      map[IssuerID]crlProgress
+	signed    uint64 // entries under the stored checkpoint
+	sealed    uint64 // bodies that are there but were not opened: no key at hand
 	faults    []Fault
 }
 
@@ -106,6 +137,9 @@ func (v *verification) chunk(ctx context.Context, tx *bolt.Tx) (done bool, err e
 			if err := v.missing(v.edge.size); err != nil {
 				return false, err
 			}
+		}
+		if at := binary.BigEndian.Uint64(k); at < v.edge.size {
+			v.fault(v.edge.size, "its leaf lies under the key of entry %d", at)
 		}
 		v.entry(v.edge.size, b)
 	}
@@ -332,6 +366,7 @@ func (v *verification) body(index uint64, l leaf) error {
 	case sealed == nil:
 		return errors.New("the body is missing")
 	case v.j.sealer == nil:
+		v.sealed++
 		return nil
 	}
 	e, err := v.j.openBody(l, sealed, key)
@@ -365,6 +400,9 @@ func (v *verification) intendedTBS(issued CertificateIssued) error {
 // end checks what holds only at the end: that the index has no more than the entries say, and the stored checkpoint.
 func (v *verification) end() {
 	size, n := v.edge.size, &v.count
+	if v.j.role == roleLog && len(v.t.meta.Get(metaKEK)) == 0 {
+		v.fault(size, "the wrapped key-encryption key is missing: no body can ever be opened")
+	}
 	for _, b := range []struct {
 		name   string
 		bucket *bolt.Bucket
@@ -394,7 +432,18 @@ func (v *verification) end() {
 			v.fault(size, "the index holds %d %s, the entries %d", c.have, c.what, c.want)
 		}
 	}
+	if own, theirs := v.j.VerifierKey(), v.verifier.String(); own != theirs {
+		v.fault(size, "the journal is another's: its key is %s, not %s", own, theirs)
+	}
 	if err := v.checkpoint(); err != nil {
+		v.fault(size, "%v", err)
+	}
+	if v.kept != nil {
+		if _, err := v.covered(v.kept, "the checkpoint kept elsewhere"); err != nil {
+			v.fault(size, "%v", err)
+		}
+	}
+	if err := v.j.Forked(); err != nil {
 		v.fault(size, "%v", err)
 	}
 }
@@ -409,8 +458,17 @@ func count(b *bolt.Bucket, f func(value []byte)) (n uint64) {
 	return n
 }
 
-// checkpoint holds the stored checkpoint against the stored hashes, which the leaves have confirmed by now.
+// checkpoint holds the stored checkpoints against the stored hashes, which the leaves have confirmed by now.
 func (v *verification) checkpoint() error {
+	if text := v.t.meta.Get(metaUnreached); text != nil {
+		tree, err := v.verifier.verify(text)
+		if err != nil {
+			return fmt.Errorf("the checkpoint that is not reached yet: %w", err)
+		}
+		if tree.Size <= v.edge.size || v.j.role != roleReplica {
+			return fmt.Errorf("a checkpoint over %d entries is stored as not reached yet", tree.Size)
+		}
+	}
 	text := v.t.meta.Get(metaCheckpoint)
 	if text == nil {
 		if v.j.role == roleReplica {
@@ -418,25 +476,35 @@ func (v *verification) checkpoint() error {
 		}
 		return errors.New("the stored checkpoint is missing")
 	}
-	tree, err := v.j.verifier.verify(text)
-	if err != nil {
-		return fmt.Errorf("the stored checkpoint: %w", err)
-	}
-	if tree.Size > v.edge.size {
-		return fmt.Errorf("the stored checkpoint covers %d entries, there are %d: the tail was cut", tree.Size, v.edge.size)
-	}
-	e, err := loadEdge(v.t.hashes, tree.Size)
+	tree, err := v.covered(text, "the stored checkpoint")
 	if err != nil {
 		return err
 	}
-	if e.root() != tree.Root {
-		return fmt.Errorf("the stored checkpoint over %d entries has another root than the entries", tree.Size)
+	v.signed = tree.Size
+	return nil
+}
+
+// covered checks that a checkpoint is the log's and that the journal holds the entries it covers.
+func (v *verification) covered(text []byte, name string) (Tree, error) {
+	tree, err := v.verifier.verify(text)
+	if err != nil {
+		return tree, fmt.Errorf("%s: %w", name, err)
+	}
+	if tree.Size > v.edge.size {
+		return tree, fmt.Errorf("%s covers %d entries, there are %d: the tail was cut, or an old copy put in place", name, tree.Size, v.edge.size)
+	}
+	e, err := loadEdge(v.t.hashes, tree.Size)
+	if err != nil {
+		return tree, err
+	}
+	if root := e.root(); root != tree.Root {
+		return tree, fmt.Errorf("%s over %d entries has another root than the entries: %x, not %x", name, tree.Size, tree.Root, root)
 	}
 	if tree.Size == 0 {
-		return nil
+		return tree, nil
 	}
 	if _, at, err := v.at(tree.Size - 1); err == nil && at.Unix() > tree.Time.Unix() {
-		return fmt.Errorf("the stored checkpoint of %s covers an entry of %s", tree.Time, at)
+		return tree, fmt.Errorf("%s of %s covers an entry of %s", name, tree.Time, at)
 	}
-	return nil
+	return tree, nil
 }

@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,6 +133,7 @@ func TestVerifyFinds(t *testing.T) {
 			return errors.Join(b("leaves").Delete(key(5)), b("hashes").Delete(key(5)))
 		}, 5, "missing", false},
 		{"two leaves swapped", swap("leaves", key(2), key(4)), 2, "hash", false},
+		{"key-encryption key removed", remove("meta", []byte("kek")), size, "key-encryption key", false},
 		{"hash of a leaf", flipIn("hashes", key(6), 3), 6, "hash", false},
 		{"hash of a subtree", flipIn("hashes", key(7), 3+32), 7, "stored hash", false},
 		{"hashes cut", put("hashes", key(6), nil), 6, "octets of hashes", false},
@@ -166,6 +169,45 @@ func TestVerifyFinds(t *testing.T) {
 		{"time-stamp made up", put("timestamps", []byte{6}, key(9)), size, "time-stamps", false},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.found(t, whole, o) })
+	}
+}
+
+// TestVerifyFindsKeyBit: a flipped bit in the key of a leaf leaves the leaf in its place, but under another key.
+func TestVerifyFindsKeyBit(t *testing.T) {
+	o := journaltest.Options(t, nil)
+	dir, _ := wholeJournal(t, o)
+	j, err := journal.OpenReadOnly(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, err := j.Entry(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	path := filepath.Join(dir, "journal.db")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := append(binary.BigEndian.AppendUint64(nil, 5), entry.Leaf...) // a page holds a key and its value side by side
+	if !bytes.Contains(raw, at) {
+		t.Fatal("the leaf is not where it was looked for")
+	}
+	wrong := append(binary.BigEndian.AppendUint64(nil, 4), entry.Leaf...)
+	if err := os.WriteFile(path, bytes.ReplaceAll(raw, at, wrong), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = journal.OpenReadOnly(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	report, err := j.Verify(background)
+	named := slices.ContainsFunc(report.Faults, func(f journal.Fault) bool {
+		return f.Entry == 5 && strings.Contains(f.Fault, "key of entry 4")
+	})
+	if err != nil || report.OK || !named {
+		t.Errorf("Verify = %+v, %v", report, err)
 	}
 }
 
@@ -209,7 +251,8 @@ func TestReport(t *testing.T) {
 	}
 	text, err := json.Marshal(report)
 	empty := sha256.Sum256(nil)
-	if want := `{"ok":true,"entries":0,"certificates":0,"root":"` + hex.EncodeToString(empty[:]) + `","faults":[]}`; err != nil || string(text) != want {
+	if want := `{"ok":true,"entries":0,"certificates":0,"root":"` + hex.EncodeToString(empty[:]) + `","faults":[],"signed_entries":0,"sealed_bodies":0,"origin":"` +
+		journaltest.Origin + `","journal_key":"` + j.VerifierKey() + `"}`; err != nil || string(text) != want {
 		t.Errorf("report %s, %v; want %s", text, err, want)
 	}
 }
@@ -295,5 +338,91 @@ func TestEdge(t *testing.T) {
 		if err := journal.CheckEdge(j, &edge, leaf); err != nil {
 			t.Fatalf("size %d: %v", n+1, err)
 		}
+	}
+}
+
+// TestVerifyAgainst: what was kept elsewhere shows a journal that is whole in itself to be another, or an old one.
+func TestVerifyAgainst(t *testing.T) {
+	o := journaltest.Options(t, nil)
+	j, dir := openNew(t, o)
+	journaltest.Issue(t, j, issuerA, "\x01")
+	early, err := j.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey := j.VerifierKey()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	old := killed(t, dir)
+	if j, err = journal.Open(dir, o); err != nil {
+		t.Fatal(err)
+	}
+	journaltest.Revoke(t, j, issuerA, "\x01", journal.KeyCompromise)
+	late, err := j.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, anew := openNew(t, o) // the same key signs another history
+	journaltest.Issue(t, again, issuerA, "\x02")
+	journaltest.Revoke(t, again, issuerA, "\x02", journal.KeyCompromise)
+	otherwise, err := again.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other, strange := openNew(t, journaltest.Options(t, nil)) // another key
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		dir  string
+		kept journal.Kept
+		says string // "": no fault
+	}{
+		{"nothing kept", dir, journal.Kept{}, ""},
+		{"its key and checkpoints", dir, journal.Kept{JournalKey: vkey, Checkpoint: late}, ""},
+		{"an early checkpoint", dir, journal.Kept{JournalKey: vkey, Checkpoint: early}, ""},
+		{"an early checkpoint alone", dir, journal.Kept{Checkpoint: early}, ""},
+		{"another's key", strange, journal.Kept{JournalKey: vkey}, "another's"},
+		{"another's key and checkpoint", strange, journal.Kept{Checkpoint: early}, "kept elsewhere: verify checkpoint"},
+		{"rolled back", old, journal.Kept{JournalKey: vkey, Checkpoint: late}, "covers 3 entries, there are 2"},
+		{"rolled back no further", old, journal.Kept{JournalKey: vkey, Checkpoint: early}, ""},
+		{"made anew", anew, journal.Kept{JournalKey: vkey, Checkpoint: late}, "another root"},
+		{"made anew, seen early", anew, journal.Kept{JournalKey: vkey, Checkpoint: early}, "another root"},
+		{"checkpoint of the new one", dir, journal.Kept{JournalKey: vkey, Checkpoint: otherwise}, "another root"},
+		{"no checkpoint", dir, journal.Kept{Checkpoint: []byte("x")}, "kept elsewhere"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			j, err := journal.OpenReadOnly(c.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer j.Close()
+			report, err := j.VerifyAgainst(background, c.kept)
+			if err != nil || report.OK != (c.says == "") {
+				t.Fatalf("report %+v, %v", report, err)
+			}
+			if c.kept.JournalKey != "" && report.JournalKey != vkey || report.Origin != journaltest.Origin {
+				t.Errorf("verified under %s of %s", report.JournalKey, report.Origin)
+			}
+			if c.says != "" && !strings.Contains(report.Faults[len(report.Faults)-1].Fault+report.Faults[0].Fault, c.says) {
+				t.Errorf("faults %+v, want one about %q", report.Faults, c.says)
+			}
+		})
+	}
+	j, err = journal.OpenReadOnly(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if report, err := j.VerifyAgainst(background, journal.Kept{JournalKey: "x"}); err == nil {
+		t.Errorf("a key that is none: %+v", report)
 	}
 }
