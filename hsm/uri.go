@@ -394,3 +394,16 @@ func IsSoftware(uri string) bool {
 	scheme, _, found := strings.Cut(uri, ":")
 	return found && strings.EqualFold(scheme, "softtoken")
 }
+
+// CheckURI judges how a key's URI is written, without looking for the key. qualified refuses a pin-value: the PIN would lie in
+// every copy of the configuration, and its digest in the journal.
+func CheckURI(text string, qualified bool) error {
+	u, err := ParseURI(text)
+	if err != nil {
+		return err
+	}
+	if qualified && u.HasPINValue() {
+		return errors.New("a pin-value under `assurance: qualified`: the PIN would lie in every copy of this file: use pin-source")
+	}
+	return nil
+}

@@ -2,10 +2,11 @@ package daemon
 
 import (
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/zegel-tsp/zegel/internal/desk"
 )
 
 // Common is the part every daemon's config starts with (inline it: `yaml:",inline"`).
@@ -15,6 +16,7 @@ type Common struct {
 	ModuleEnv map[string]string `yaml:"module_env"` // environment of PKCS#11 modules
 	Admin     TLSListener       `yaml:"admin"`      // mutual TLS
 	Metrics   Listener          `yaml:"metrics"`    // /metrics and /health, plain HTTP
+	Officers  []desk.Officer    `yaml:"officers"`   // who may call the admin listener, each with a client certificate and roles
 }
 
 // Listener is a plain HTTP address.
@@ -50,7 +52,8 @@ const (
 	AssuranceQualified = "qualified"
 )
 
-// Validate judges what all daemons have in common: assurance, clock, the admin listener with its files, and the metrics listener.
+// Validate judges what all daemons have in common: assurance, clock, the admin listener with its files, the metrics
+// listener, and the officers, whose duties have to be separate under `assurance: qualified`.
 // keys are the key URIs of the config that must not be software under `assurance: qualified`, by config key
 // (journal checkpoint keys need not be among them). Every error is a KeyError.
 func (c Common) Validate(keys map[string]string) error {
@@ -60,7 +63,13 @@ func (c Common) Validate(keys map[string]string) error {
 	if err := c.Admin.Validate("admin", true); err != nil {
 		return err
 	}
-	return c.Metrics.Validate("metrics")
+	if err := c.Metrics.Validate("metrics"); err != nil {
+		return err
+	}
+	if key, err := desk.ValidateOfficers(c.Officers, c.Assurance == AssuranceQualified); err != nil {
+		return Keyf(key, "%w", err)
+	}
+	return nil
 }
 
 // ValidateAssurance judges assurance and clock, and under `assurance: qualified` refuses an unverified clock and
@@ -105,19 +114,6 @@ func (l TLSListener) Validate(key string, mutual bool) error {
 		return Keyf(key+".client_ca", "no CA is named whose client certificates are believed")
 	}
 	return l.validateFiles(key)
-}
-
-func validateAddress(key, address string) error {
-	if address == "" {
-		return Keyf(key, "no address: write host:port, 127.0.0.1:8080 for instance")
-	}
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		return Keyf(key, "%w: write host:port", err)
-	}
-	if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
-		return Keyf(key, "%w", err)
-	}
-	return nil
 }
 
 // Validate judges a journal's settings; it opens nothing. key is the config key of j.

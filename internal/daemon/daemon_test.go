@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -27,6 +28,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/zegel-tsp/zegel/internal/desk"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,7 +42,7 @@ type authority struct {
 	n    int64
 }
 
-func must[T any](t *testing.T) func(v T, err error) T {
+func must[T any](t testing.TB) func(v T, err error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {
@@ -49,7 +52,7 @@ func must[T any](t *testing.T) func(v T, err error) T {
 	}
 }
 
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t testing.TB) *authority {
 	a := &authority{dir: t.TempDir()}
 	a.key = must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	template := &x509.Certificate{
@@ -65,7 +68,7 @@ func newAuthority(t *testing.T) *authority {
 
 func (a *authority) path(name string) string { return filepath.Join(a.dir, name) }
 
-func (a *authority) write(t *testing.T, name, kind string, der []byte, perm os.FileMode) {
+func (a *authority) write(t testing.TB, name, kind string, der []byte, perm os.FileMode) {
 	if err := os.WriteFile(a.path(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), perm); err != nil {
 		t.Fatal(err)
 	}
@@ -103,9 +106,8 @@ func (a *authority) client(t *testing.T, name string) *http.Client {
 
 // testConfig is a daemon's config as the daemons define theirs.
 type testConfig struct {
-	Common   `yaml:",inline"`
-	Key      string    `yaml:"key"`
-	Officers []Officer `yaml:"officers"`
+	Common `yaml:",inline"`
+	Key    string `yaml:"key"`
 }
 
 func (a *authority) config(t *testing.T, edit ...string) string {
@@ -208,16 +210,21 @@ func TestCommonValidateRefuses(t *testing.T) {
 		{"clock", "clock: \"ntp\" is neither", func(c *Common) { c.Clock = "ntp" }},
 		{"no admin address", "admin.listen: no address", func(c *Common) { c.Admin.Listen = "" }},
 		{"address without port", "admin.listen: address 127.0.0.1: missing port", func(c *Common) { c.Admin.Listen = "127.0.0.1" }},
-		{"port that is none", "metrics.listen: address 99999: invalid port", func(c *Common) { c.Metrics.Listen = "127.0.0.1:99999" }},
+		{"port that is none", "metrics.listen: \"99999\" is no port", func(c *Common) { c.Metrics.Listen = "127.0.0.1:99999" }},
 		{"no certificate", "admin.certificate: no file", func(c *Common) { c.Admin.Certificate = "" }},
 		{"no key", "admin.key: no file", func(c *Common) { c.Admin.Key = "" }},
 		{"no client CA", "admin.client_ca: no CA", func(c *Common) { c.Admin.ClientCA = "" }},
 		{"key missing", "no such file", func(c *Common) { c.Admin.Key = a.path("nokey") }},
 		{"key of another", "private key does not match public key", func(c *Common) { c.Admin.Key = a.path("other.key") }},
+		{"officer without roles", "officers[0].roles: no role", func(c *Common) { c.Officers[0].Roles = nil }},
+		{"auditor who operates, qualified", "officers[0].roles: a system_auditor", func(c *Common) {
+			c.Assurance, c.Clock, c.Officers[0].Roles = AssuranceQualified, "system", []string{desk.SystemAuditor, desk.SystemOperator}
+		}},
 		{"client CA without certificate", "holds no PEM certificate", func(c *Common) { c.Admin.ClientCA = a.path("other.key") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := Common{Assurance: "test", Clock: "unverified", Admin: a.listener("127.0.0.1:1"), Metrics: Listener{"127.0.0.1:2"}}
+			c.Officers = []desk.Officer{{ID: strings.Repeat("1", 32), Certificate: strings.Repeat("1", 64), Roles: desk.Roles()}}
 			test.edit(&c)
 			err := c.Validate(nil)
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
@@ -272,34 +279,6 @@ func TestJournalValidate(t *testing.T) {
 	}
 }
 
-func TestValidateOfficers(t *testing.T) {
-	id := func(n int) string { return fmt.Sprintf("%032x", n) }
-	cert := func(n int) string { return fmt.Sprintf("%064x", n) }
-	for _, test := range []struct {
-		name, assurance, want string
-		officers              []Officer
-	}{
-		{"good", "qualified", "", []Officer{{id(1), "a", cert(1), []string{RegistrationOfficer, RevocationOfficer}}, {id(2), "b", cert(2), []string{SystemAuditor}}}},
-		{"all roles in a test", "test", "", []Officer{{id(1), "a", cert(1), Roles()}}},
-		{"auditor with another role", "qualified", "officers[0].roles: a system_auditor", []Officer{{id(1), "a", cert(1), []string{SystemAuditor, SystemOperator}}}},
-		{"security officer operates", "qualified", "officers[0].roles: a security_officer", []Officer{{id(1), "a", cert(1), []string{SecurityOfficer, SystemOperator}}}},
-		{"short id", "test", "officers[0].id", []Officer{{"12", "a", cert(1), Roles()}}},
-		{"zero id", "test", "officers[0].id", []Officer{{id(0), "a", cert(1), Roles()}}},
-		{"short digest", "test", "officers[0].certificate_sha256", []Officer{{id(1), "a", "ab", Roles()}}},
-		{"no role", "test", "officers[0].roles: no role", []Officer{{id(1), "a", cert(1), nil}}},
-		{"unknown role", "test", `officers[0].roles[0]: "king" is no role`, []Officer{{id(1), "a", cert(1), []string{"king"}}}},
-		{"same id", "test", "officers[1]: ", []Officer{{id(1), "a", cert(1), Roles()}, {id(1), "b", cert(2), Roles()}}},
-		{"same certificate", "test", "officers[1]: ", []Officer{{id(1), "a", cert(1), Roles()}, {id(2), "b", cert(1), Roles()}}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			err := ValidateOfficers(test.officers, test.assurance)
-			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), test.want)) {
-				t.Errorf("error %v, want %q", err, test.want)
-			}
-		})
-	}
-}
-
 // serve runs servers until the returned stop, which reports what Serve returned.
 func serve(t *testing.T, log *slog.Logger, servers ...Server) (addresses []string, stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -350,7 +329,7 @@ func TestAdminAndHealth(t *testing.T) {
 		return map[string]any{"clock": "unverified"}, nil
 	}
 	env := Env{Log: log, Registry: NewRegistry("zegel-test"), Daemon: "zegel-test", Version: "v0"}
-	officers := []Officer{{ID: strings.Repeat("1", 32), Name: "alice", Certificate: strings.ToUpper(alice), Roles: []string{SystemOperator}}}
+	officers := []desk.Officer{{ID: strings.Repeat("1", 32), Name: "alice", Certificate: strings.ToUpper(alice), Roles: []string{desk.SystemOperator}}}
 	addresses, stop := serve(t, log,
 		Server{Name: "admin", Address: "127.0.0.1:0", TLS: must[*tls.Config](t)(a.listener("").TLSConfig()), Handler: StatusHandler(Status{env, officers, health})},
 		Server{Name: "metrics", Address: "127.0.0.1:0", Handler: MetricsHandler(env.Registry, health)})
@@ -392,14 +371,6 @@ func TestAdminAndHealth(t *testing.T) {
 	}
 	if !strings.Contains(logged.String(), `"msg":"denied"`) {
 		t.Error("the denial was not logged")
-	}
-}
-
-func TestOfficerOfWithoutTLS(t *testing.T) {
-	for _, r := range []*http.Request{{}, {TLS: &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}}} {
-		if _, err := OfficerOf(r, nil); !errors.Is(err, ErrNoCertificate) {
-			t.Errorf("error %v", err)
-		}
 	}
 }
 
@@ -586,4 +557,36 @@ func ExampleKeyf() {
 	text := []byte("assurance: test\nlisten: nowhere\n")
 	fmt.Println(Locate("ocsp.yaml", text, Keyf("listen", "%q is no address", "nowhere")))
 	// Output: ocsp.yaml:2: listen: "nowhere" is no address
+}
+
+// TestStreams has a connection of HTTP/2 be told how many requests it may have at a time.
+func TestStreams(t *testing.T) {
+	a := newAuthority(t)
+	a.issue(t, "server")
+	l := a.listener("")
+	l.ClientCA = ""
+	addresses, _ := serve(t, slog.New(slog.DiscardHandler), Server{Name: "https", Address: "127.0.0.1:0", TLS: must[*tls.Config](t)(l.TLSConfig()), Handler: http.NotFoundHandler()})
+	config := &tls.Config{RootCAs: must[*x509.CertPool](t)(LoadPool(a.path("ca.pem"))), NextProtos: []string{"h2"}}
+	c := must[*tls.Conn](t)(tls.Dial("tcp", addresses[0], config))
+	defer c.Close()
+	if _, err := c.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil { // RFC 9113 §3.4: preface, empty SETTINGS
+		t.Fatal(err)
+	}
+	head := make([]byte, 9)
+	if _, err := io.ReadFull(c, head); err != nil || head[3] != 4 {
+		t.Fatalf("the first frame is no SETTINGS: %x, %v", head, err)
+	}
+	settings := make([]byte, binary.BigEndian.Uint16(head[1:]))
+	if _, err := io.ReadFull(c, settings); err != nil {
+		t.Fatal(err)
+	}
+	for ; len(settings) >= 6; settings = settings[6:] {
+		if binary.BigEndian.Uint16(settings) == 3 { // SETTINGS_MAX_CONCURRENT_STREAMS
+			if got := binary.BigEndian.Uint32(settings[2:]); got != maxStreams {
+				t.Errorf("%d requests at a time, want %d", got, maxStreams)
+			}
+			return
+		}
+	}
+	t.Error("no limit was told")
 }

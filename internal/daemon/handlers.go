@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/zegel-tsp/zegel/internal/desk"
 )
 
 // MetricsHandler serves /metrics from the registry and /health: 200 {"ready":true,...} or 503 {"ready":false,"reason":"..."}.
@@ -30,7 +32,7 @@ func MetricsHandler(r *prometheus.Registry, health func() (facts map[string]any,
 // Status is what StatusHandler needs.
 type Status struct {
 	Env      Env
-	Officers []Officer
+	Officers []desk.Officer
 	Health   func() (facts map[string]any, err error) // as MetricsHandler's
 }
 
@@ -40,7 +42,7 @@ type Status struct {
 func StatusHandler(s Status) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := OfficerOf(r, s.Officers); err != nil {
+		if _, err := desk.OfficerOf(r, s.Officers); err != nil {
 			Deny(w, r, s.Env.Log, err)
 			return
 		}
@@ -67,10 +69,10 @@ func readiness(health func() (map[string]any, error)) (map[string]any, error) {
 	return facts, err
 }
 
-// Deny answers a request that OfficerOf or a role check refused: 401 where no client certificate came, else 403. It logs the denial.
+// Deny answers a request that desk.OfficerOf or a role check refused: 401 where no client certificate came, else 403. It logs the denial.
 func Deny(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 	status := http.StatusForbidden
-	if errors.Is(err, ErrNoCertificate) {
+	if errors.Is(err, desk.ErrNoCertificate) {
 		status = http.StatusUnauthorized
 	}
 	log.Warn("denied", "method", r.Method, "path", r.URL.Path, "peer", r.RemoteAddr, "reason", err.Error())

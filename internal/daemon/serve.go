@@ -24,6 +24,7 @@ const (
 	idleTimeout    = 30 * time.Second
 	maxHeaderBytes = 16 << 10
 	maxConnections = 4096 // further ones wait in the kernel's queue
+	maxStreams     = 100  // requests at a time in one connection of HTTP/2
 	drainTime      = 10 * time.Second
 )
 
@@ -116,6 +117,7 @@ func httpServer(ctx context.Context, logger *slog.Logger, s Server) *http.Server
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          log.New(errorLog{logger.With("server", s.Name)}, "", 0),
 	}
 	if s.StreamWrites {

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -67,19 +66,6 @@ func (c TLSClient) Config() (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{certificate}
 	}
 	return config, nil
-}
-
-// LoadPool reads the certificates of a PEM file; a file without one is an error.
-func LoadPool(path string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read CA certificates: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("read CA certificates: %s holds no PEM certificate", path)
-	}
-	return pool, nil
 }
 
 // ReadPrivate reads a file that nobody but its owner may read or write; it refuses one with wider permissions.

@@ -1,5 +1,6 @@
-// Package desk holds the words that the officers' tool and the daemons exchange: JSON types, the
-// mutual-TLS client that speaks them, and what each failure means to a caller.
+// Package desk holds the words that the officers' tool and the daemons exchange, and who may say
+// them: JSON types, the mutual-TLS client that speaks them, what each failure means to a caller, and
+// officers with their roles.
 //
 // The paths are below /v1 on a daemon's admin listener; docs/ca.md lists them with the roles they
 // want. Times are RFC 3339 in UTC, digests and serials lower-case hex, certificates PEM.
@@ -102,6 +103,12 @@ type Report struct {
 	Certificates uint64  `json:"certificates"`
 	Root         string  `json:"root"`
 	Faults       []Fault `json:"faults"`
+	// SignedEntries lie under the stored checkpoint; those beyond, no fault by themselves, under no signature.
+	SignedEntries uint64 `json:"signed_entries"`
+	// SealedBodies were not opened, because no key was at hand: what they say was not verified.
+	SealedBodies uint64 `json:"sealed_bodies"`
+	Origin       string `json:"origin"`      // of the checkpoints
+	JournalKey   string `json:"journal_key"` // C2SP vkey under which they verify
 }
 
 // Fault names a journal entry and what is wrong with it.

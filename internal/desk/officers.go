@@ -1,4 +1,4 @@
-package daemon
+package desk
 
 import (
 	"crypto/sha256"
@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Officer is one line of who may call an admin listener.
+// Officer is one person who may call an admin listener, as every configuration lists them.
 type Officer struct {
 	ID          string   `yaml:"id"`                 // 32 hex digits: the opaque id in the journal
 	Name        string   `yaml:"name"`               // for people; never in a leaf
@@ -73,60 +73,63 @@ func OfficerOf(r *http.Request, officers []Officer) (Officer, error) {
 	return Officer{}, fmt.Errorf("%w: its SHA-256 is %s", ErrNotAnOfficer, digest)
 }
 
-// ClientDigest is the SHA-256 of the DER of the client certificate r came with, in lower-case hex, or ErrNoCertificate.
+// ClientDigest is the SHA-256 of the DER of the client certificate r came with, in lower-case hex, or
+// ErrNoCertificate. Only a certificate that TLS has verified counts.
 func ClientDigest(r *http.Request) (string, error) {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.PeerCertificates) == 0 {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
 		return "", ErrNoCertificate
 	}
-	digest := sha256.Sum256(r.TLS.PeerCertificates[0].Raw)
+	digest := sha256.Sum256(r.TLS.VerifiedChains[0][0].Raw)
 	return hex.EncodeToString(digest[:]), nil
 }
 
-// ValidateOfficers judges the officers of a config: ids, digests, known roles, nobody twice; and under
-// `assurance: qualified` the separation of duties of EN 319 401 REQ-7.2-13: a system auditor has no other role,
-// a security officer is neither system administrator nor system operator. Every error is a KeyError.
-func ValidateOfficers(officers []Officer, assurance string) error {
+// ValidateOfficers judges the officers of a configuration: ids, digests, known roles, nobody twice; and with
+// separate, as a qualified provider has to, the separation of duties of EN 319 401 REQ-7.2-13: a system auditor
+// has no other role, a security officer is neither system administrator nor system operator. key is where the
+// fault stands: officers[2].roles.
+func ValidateOfficers(officers []Officer, separate bool) (key string, err error) {
 	seen := make(map[string]string)
 	for i, o := range officers {
-		key := fmt.Sprintf("officers[%d]", i)
-		if _, err := o.Actor(); err != nil {
-			return Keyf(key+".id", "%w", err)
-		}
-		if b, err := hex.DecodeString(o.Certificate); err != nil || len(b) != sha256.Size {
-			return Keyf(key+".certificate_sha256", "64 hex digits are needed: the SHA-256 of the client certificate's DER")
+		officer := fmt.Sprintf("officers[%d]", i)
+		if key, err := o.validate(separate); err != nil {
+			return officer + "." + key, err
 		}
 		for _, unique := range []string{strings.ToLower(o.ID), strings.ToLower(o.Certificate)} {
 			if before, twice := seen[unique]; twice {
-				return Keyf(key, "%s is that of %s already", unique, before)
+				return officer, fmt.Errorf("%s is that of %s already", unique, before)
 			}
-			seen[unique] = key
-		}
-		if err := ValidateRoles(key+".roles", o.Roles, assurance); err != nil {
-			return err
+			seen[unique] = officer
 		}
 	}
-	return nil
+	return "", nil
 }
 
-// ValidateRoles judges the roles of one officer as ValidateOfficers does. key is their config key.
-func ValidateRoles(key string, roles []string, assurance string) error {
+func (o Officer) validate(separate bool) (key string, err error) {
+	if _, err := o.Actor(); err != nil {
+		return "id", err
+	}
+	if b, err := hex.DecodeString(o.Certificate); err != nil || len(b) != sha256.Size {
+		return "certificate_sha256", errors.New("64 hex digits are needed: the SHA-256 of the client certificate's DER")
+	}
+	return ValidateRoles(o.Roles, separate)
+}
+
+// ValidateRoles judges the roles of one officer as ValidateOfficers does. key is roles, or roles[1].
+func ValidateRoles(roles []string, separate bool) (key string, err error) {
 	if len(roles) == 0 {
-		return Keyf(key, "no role: name one or more of %s", strings.Join(Roles(), ", "))
+		return "roles", fmt.Errorf("no role: name one or more of %s", strings.Join(Roles(), ", "))
 	}
 	for i, role := range roles {
 		if !slices.Contains(Roles(), role) {
-			return Keyf(fmt.Sprintf("%s[%d]", key, i), "%q is no role: %s", role, strings.Join(Roles(), ", "))
+			return fmt.Sprintf("roles[%d]", i), fmt.Errorf("%q is no role: %s", role, strings.Join(Roles(), ", "))
 		}
 	}
-	if assurance != AssuranceQualified {
-		return nil
-	}
 	o := Officer{Roles: roles}
-	if o.Has(SystemAuditor) && len(roles) > 1 {
-		return Keyf(key, "a system_auditor may have no other role (EN 319 401 REQ-7.2-13)")
+	switch {
+	case separate && o.Has(SystemAuditor) && len(roles) > 1:
+		return "roles", errors.New("a system_auditor may have no other role (EN 319 401 REQ-7.2-13)")
+	case separate && o.Has(SecurityOfficer) && o.Has(SystemAdministrator, SystemOperator):
+		return "roles", errors.New("a security_officer may not be system_administrator or system_operator (EN 319 401 REQ-7.2-13)")
 	}
-	if o.Has(SecurityOfficer) && o.Has(SystemAdministrator, SystemOperator) {
-		return Keyf(key, "a security_officer may not be system_administrator or system_operator (EN 319 401 REQ-7.2-13)")
-	}
-	return nil
+	return "", nil
 }
