@@ -32,8 +32,10 @@ var BTSP = asn1.ObjectIdentifier{0, 4, 0, 2023, 1, 1}
 
 // Config is what an Authority is made of. New copies it.
 type Config struct {
-	Journal *journal.Journal // of this authority alone, open for writing
-	Clock   Clock
+	// Journal is this authority's alone, open for writing. Its Options.Now must not tell a time that Clock refuses: the authority
+	// gives no token while its clock is behind its journal.
+	Journal *journal.Journal
+	Clock   Clock // New makes it Steady, unless it is
 	// ClockUnverified says that nobody stands behind Clock. Everything that shows the state then says so.
 	ClockUnverified bool
 	Unit            Unit
@@ -44,7 +46,10 @@ type Config struct {
 	Accuracy time.Duration           // of genTime, in every token: above 0, at most 1 s, whole microseconds (TIS-7.7.2-03)
 	// Qualified puts esi4-qtstStatement-1 in every token (EN 319 422 §9.1). A unit makes qualified tokens
 	// or others, never both (TIS-8.2-01).
-	Qualified  bool
+	Qualified bool
+	// Slots is how many requests may be at the key at a time: as many as it can sign at once. More of them only make each
+	// signature later than its genTime. 0: four a processor, at most 64.
+	Slots      int
 	Registerer prometheus.Registerer // nil: no metrics
 	Log        *slog.Logger
 }
@@ -54,11 +59,13 @@ type recorder interface {
 	Append(context.Context, journal.Event) (journal.Entry, error)
 	LastTime() time.Time
 	Size() uint64
+	Failed() error
 }
 
 // Authority answers time-stamp requests. Safe for concurrent use.
 type Authority struct {
 	unit          *signer
+	slots         slots
 	watch         *watch
 	journal       recorder
 	log           *slog.Logger
@@ -91,20 +98,20 @@ func newAuthority(c Config, j recorder) (*Authority, error) {
 	if c.Accuracy <= 0 || c.Accuracy > time.Second || c.Accuracy%time.Microsecond != 0 {
 		return nil, fmt.Errorf("make time-stamping authority: accuracy %v: give whole microseconds, at most 1s (EN 319 421 TIS-7.7.2-03)", c.Accuracy)
 	}
-	unit, err := newSigner(c.Unit)
+	unit, err := newSigner(c.Unit, c.Profile)
 	if err != nil {
 		return nil, fmt.Errorf("make time-stamping authority: %w", err)
-	}
-	if c.Profile != nil {
-		if err := c.Profile.Check(c.Unit.Certificate.Raw); err != nil {
-			return nil, fmt.Errorf("make time-stamping authority: check TSU certificate against profile %s: %w", c.Profile.Name(), err)
-		}
 	}
 	if t, _, err := c.Clock.Now(); err == nil && unit.usable(t) != nil {
 		return nil, fmt.Errorf("make time-stamping authority: %w", unit.usable(t))
 	}
+	clock, ok := c.Clock.(*steady)
+	if !ok {
+		clock = Steady(c.Clock, c.Accuracy).(*steady)
+	}
 	a := &Authority{
-		unit: unit, journal: j, log: c.Log,
+		unit: unit, slots: newSlots(c.Slots), journal: j, log: c.Log,
+		watch:    &watch{clock: clock, journal: j, log: c.Log, unverified: c.ClockUnverified},
 		accuracy: c.Accuracy, precision: Precision(c.Accuracy), qualified: c.Qualified,
 		accuracyDER: marshalAccuracy(c.Accuracy),
 		unitOctet:   1 + unit.hash[0]%0x7f, // 01 to 7F: the INTEGER is positive and minimal
@@ -114,12 +121,6 @@ func newAuthority(c Config, j recorder) (*Authority, error) {
 	}
 	if c.Qualified {
 		a.extensions = qualifiedExtensions()
-	}
-	start := time.Now()
-	a.watch = &watch{
-		clock: c.Clock, journal: j, log: c.Log, unverified: c.ClockUnverified,
-		limit: ClockLimit(c.Accuracy), jump: c.Accuracy,
-		monotonic: func() time.Duration { return time.Since(start) },
 	}
 	a.metrics, err = newMetrics(c.Registerer, a)
 	if err != nil {
@@ -155,9 +156,9 @@ func Precision(accuracy time.Duration) time.Duration {
 	return time.Microsecond
 }
 
-// ClockLimit is the greatest error a clock may have where tokens promise accuracy: genTime is cut to
-// Precision, which takes its part of the promise.
-func ClockLimit(accuracy time.Duration) time.Duration { return accuracy - Precision(accuracy) }
+// ClockLimit is the greatest error a clock may have where tokens promise accuracy: genTime is cut to Precision, and of
+// what remains the clock may use up one half; the other is for the time that the signature takes.
+func ClockLimit(accuracy time.Duration) time.Duration { return (accuracy - Precision(accuracy)) / 2 }
 
 // qualifiedExtensions encodes TSTInfo.extensions [1] with the statement of a qualified token, not critical (EN 319 422 §9.1).
 //
@@ -172,36 +173,20 @@ func qualifiedExtensions() []byte {
 const maxSerials = 3
 
 // Respond answers one TimeStampReq with one TimeStampResp. It is total: every failure is a
-// PKIFailureInfo with a text for people (RFC 3161 §2.4.2). The order below is the package's promise.
+// PKIFailureInfo with a text for people (RFC 3161 §2.4.2). Its order, and that of sign, is the package's promise.
 func (a *Authority) Respond(ctx context.Context, request []byte) []byte {
 	began := time.Now()
-	req, err := parseTimeStampReq(request)
-	if err != nil {
-		return a.refuse(err)
-	}
-	policy, err := a.policyFor(req)
+	req, err := a.parse(request)
 	if err != nil {
 		return a.refuse(err)
 	}
 	for range maxSerials {
-		// Somebody vouches for the clock, it did not jump, and it is not behind the journal.
-		genTime, err := a.watch.now(ctx)
-		if err != nil {
-			return a.refuse(err)
-		}
-		if err := a.unit.usable(genTime); err != nil {
-			return a.refuse(err)
-		}
-		serial := a.newSerial(genTime)
-		info := a.tstInfo(req, policy, serial, genTime)
-		token, err := a.unit.token(info, req.certReq)
+		token, issued, err := a.sign(ctx, req)
 		if err != nil {
 			return a.refuse(err)
 		}
 		// Nobody outside has seen the token yet, and nobody does unless it is durable.
-		_, err = a.journal.Append(ctx, journal.TimestampIssued{
-			Unit: a.unit.hash, Serial: serial, GenTime: genTime.Truncate(a.precision), TokenHash: sha256.Sum256(token), TSTInfo: info,
-		})
+		_, err = a.journal.Append(ctx, issued)
 		if errors.Is(err, journal.ErrConflict) {
 			continue // the serial is taken
 		}
@@ -214,28 +199,75 @@ func (a *Authority) Respond(ctx context.Context, request []byte) []byte {
 	return a.refuse(fmt.Errorf("record the token: %d serial numbers were refused", maxSerials))
 }
 
-// refuse makes the answer without a token. What is not the request's fault is logged.
+// sign makes the token, with what the journal is to hold of it. It has a place at the key before it reads the clock, so that
+// genTime is when the token was made and not when it began to wait (RFC 3161 §2.4.2, TIS-7.7.1-06).
+func (a *Authority) sign(ctx context.Context, req timeStampReq) (token []byte, issued journal.TimestampIssued, err error) {
+	if err := a.slots.take(ctx); err != nil {
+		return nil, issued, err
+	}
+	defer a.slots.free() // before the journal: tokens share its commits
+	// Somebody vouches for the clock, it did not jump, and it is not behind the journal.
+	begin, err := a.vouched(ctx)
+	if err != nil {
+		return nil, issued, err
+	}
+	serial := a.newSerial(begin.wall)
+	info := a.tstInfo(req, serial, begin.wall)
+	token, err = a.unit.token(info, req.certReq)
+	if err != nil {
+		return nil, issued, err
+	}
+	// All that still holds, and genTime with its accuracy is true of the signature too.
+	end, err := a.vouched(ctx)
+	if err != nil {
+		return nil, issued, err
+	}
+	if took := end.after - begin.before; took+begin.accuracy+a.precision > a.accuracy {
+		return nil, issued, fmt.Errorf("%w: it took %v, the clock may be off by %v, the token would promise %v", errSlow, took, begin.accuracy, a.accuracy)
+	}
+	return token, journal.TimestampIssued{
+		Unit: a.unit.hash, Serial: serial, GenTime: begin.wall.Truncate(a.precision), TokenHash: sha256.Sum256(token), TSTInfo: info,
+	}, nil
+}
+
+// vouched is a time for a token, at which the unit's key may sign.
+func (a *Authority) vouched(ctx context.Context) (reading, error) {
+	r, err := a.watch.now(ctx)
+	if err == nil {
+		err = a.unit.usable(r.wall)
+	}
+	return r, err
+}
+
+// refuse makes the answer without a token. What is not the request's fault is logged; that too many come is for the metrics.
 func (a *Authority) refuse(err error) []byte {
 	info, text := failInfo(err)
-	if errors.Is(err, context.Canceled) {
+	switch {
+	case errors.Is(err, context.Canceled):
 		return marshalRejection(info, text) // the client went away: nobody reads it, and nothing is wrong
-	}
-	if info == SystemFailure {
+	case errors.Is(err, errBusy):
+	case errors.Is(err, errSlow):
+		a.log.Warn("no token: timeNotAvailable", "error", err)
+	case info == SystemFailure:
 		a.log.Error("no token: systemFailure", "error", err)
 	}
-	a.metrics.refused(info)
+	a.metrics.refused(info, err)
 	return marshalRejection(info, text)
 }
 
-// policyFor is the policy of the token: the one asked for, or the default (RFC 3161 §2.4.1).
-func (a *Authority) policyFor(req timeStampReq) ([]byte, error) {
+// parse reads the request. Its reqPolicy is then the policy of the token: the one asked for, or the default (RFC 3161 §2.4.1).
+func (a *Authority) parse(request []byte) (timeStampReq, error) {
+	req, err := parseTimeStampReq(request)
+	if err != nil {
+		return timeStampReq{}, err
+	}
 	if req.reqPolicy == nil {
-		return a.defaultPolicy, nil
+		req.reqPolicy = a.defaultPolicy
 	}
 	if !a.policies[string(req.reqPolicy)] {
-		return nil, fmt.Errorf("%w: policy %s is not served", errUnacceptedPolicy, oidString(req.reqPolicy[2:]))
+		return timeStampReq{}, fmt.Errorf("%w: policy %s is not served", errUnacceptedPolicy, oidString(req.reqPolicy[2:]))
 	}
-	return req.reqPolicy, nil
+	return req, nil
 }
 
 // newSerial makes a serial number of 20 octets (RFC 3161 §2.4.2: up to 160 bits): one of the unit, seven the
@@ -250,9 +282,9 @@ func (a *Authority) newSerial(genTime time.Time) journal.Serial {
 }
 
 // tstInfo encodes the statement that gets signed.
-func (a *Authority) tstInfo(req timeStampReq, policy []byte, serial journal.Serial, genTime time.Time) []byte {
+func (a *Authority) tstInfo(req timeStampReq, serial journal.Serial, genTime time.Time) []byte {
 	return tstInfo{
-		policy:         policy,
+		policy:         req.reqPolicy,
 		messageImprint: req.messageImprint,
 		serialNumber:   serial.Bytes(),
 		genTime:        genTime,

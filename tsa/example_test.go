@@ -40,7 +40,7 @@ func ExampleAuthority_Respond() {
 	response := authority.Respond(context.Background(), request)
 
 	ts, err := tsa.Verify(response, tsa.VerifyOptions{
-		Roots: roots, Data: strings.NewReader("the contract"), Nonce: nonce, At: time.Now(),
+		Roots: roots, Data: strings.NewReader("the contract"), Nonce: nonce, Now: time.Now(),
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -86,6 +86,12 @@ var (
 	errUnacceptedExtension = errors.New("unacceptedExtension")
 )
 
+// Two refusals that say more than their failInfo.
+var (
+	errBusy = errors.New("busy: more requests wait than the key can serve")                                      // a systemFailure
+	errSlow = fmt.Errorf("%w: the signature came too late for the accuracy of its genTime", errTimeNotAvailable) // TIS-7.7.1-06
+)
+
 // failInfo is the one place where an error becomes a PKIFailureInfo and the statusString for people. What went wrong
 // inside the authority is for its log, not for the client.
 func failInfo(err error) (PKIFailureInfo, string) {
@@ -100,8 +106,13 @@ func failInfo(err error) (PKIFailureInfo, string) {
 		return UnacceptedPolicy, statusString(err)
 	case errors.Is(err, errUnacceptedExtension):
 		return UnacceptedExtension, statusString(err)
+	case errors.Is(err, errSlow):
+		return TimeNotAvailable, "timeNotAvailable: the signature took longer than this authority's accuracy allows: try again later"
 	case errors.Is(err, errTimeNotAvailable):
 		return TimeNotAvailable, "timeNotAvailable: the clock of this authority is not known to be within its accuracy: try again later"
+	}
+	if errors.Is(err, errBusy) {
+		return SystemFailure, "systemFailure: busy: more requests wait than this authority can serve: try again later"
 	}
 	return SystemFailure, "systemFailure: the time-stamping unit cannot issue at the moment: try again later"
 }

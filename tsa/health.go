@@ -1,15 +1,16 @@
 package tsa
 
 import (
-	"context"
-	"crypto/x509/pkix"
+	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/zegel-tsp/zegel/internal/der"
 )
 
 // describe sets the facts that do not change.
@@ -20,7 +21,7 @@ func (a *Authority) describe(c Config) {
 	}
 	a.facts = map[string]any{
 		"clock":             word,
-		"unit":              nameText(c.Unit.Certificate.Subject),
+		"unit":              nameText(c.Unit.Certificate),
 		"unit_certificate":  hex.EncodeToString(a.unit.hash[:]),
 		"unit_algorithm":    a.unit.algorithm.String(),
 		"unit_key_until":    stamp(a.unit.keyNotAfter),
@@ -32,38 +33,51 @@ func (a *Authority) describe(c Config) {
 }
 
 // Health says whether a request would get a token now, and if not why, with the facts to show:
-// clock is "system", or "unverified" where the configuration says that nobody vouches for it. It reads the clock.
+// clock is "system", or "unverified" where the configuration says that nobody vouches for it; warnings say what will have to be done
+// so that it stays so. It tells what Run, or a request, found last: it reads no clock and writes nothing.
 func (a *Authority) Health() (map[string]any, error) {
 	facts := maps.Clone(a.facts)
-	t, err := a.watch.now(context.Background())
-	available, accuracy := a.watch.state()
-	facts["clock_vouched"] = available && !a.watch.unverified
-	if available {
-		facts["clock_accuracy"] = accuracy.String()
+	found := a.watch.state()
+	facts["clock_vouched"] = found.lost == nil && !a.watch.unverified
+	if found.lost == nil {
+		facts["clock_accuracy"] = found.accuracy.String()
 	}
 	facts["journal_entries"] = a.journal.Size()
-	if err != nil {
+	facts["warnings"] = a.warnings()
+	if err := a.journal.Failed(); err != nil {
 		return facts, err
 	}
-	return facts, a.unit.usable(t)
+	if found.err != nil {
+		return facts, found.err
+	}
+	return facts, a.unit.usable(found.wall)
 }
 
-// nameText writes a Name for people, in its own order. pkix.Name.String shows organizationIdentifier,
-// which every provider has, as hex.
-func nameText(name pkix.Name) string {
-	labels := map[string]string{
-		"2.5.4.6": "C", "2.5.4.10": "O", "2.5.4.97": "organizationIdentifier", "2.5.4.11": "OU", "2.5.4.3": "CN", "2.5.4.5": "serialNumber",
-		"2.5.4.4": "SN", "2.5.4.42": "GN", "2.5.4.7": "L", "2.5.4.8": "ST",
+// warnBefore is how long before an end it is told of: a new unit takes a ceremony, with people who have to be there.
+const warnBefore = 30 * 24 * time.Hour
+
+// warnings name every end that is near: of the key's use, of its certificate, of those above (TIS-7.6.7-07). None: an empty list.
+func (a *Authority) warnings() []string {
+	now := a.watch.state().wall
+	if now.IsZero() {
+		now = time.Now() // to look at, not to sign
 	}
-	parts := make([]string, len(name.Names))
-	for i, a := range name.Names {
-		label, ok := labels[a.Type.String()]
-		if !ok {
-			label = a.Type.String()
+	list := []string{}
+	for _, end := range a.unit.ends {
+		if now.Add(warnBefore).After(end.at) {
+			list = append(list, fmt.Sprintf("%s %s: make a new unit", end.of, stamp(end.at)))
 		}
-		parts[i] = fmt.Sprintf("%s=%v", label, a.Value)
 	}
-	return strings.Join(parts, ", ")
+	return list
+}
+
+// nameText writes a certificate's subject for people.
+func nameText(c *x509.Certificate) string {
+	text, err := der.NameText(c.RawSubject)
+	if err != nil {
+		return c.Subject.String() // x509 has parsed it, so this does not happen
+	}
+	return text
 }
 
 // metrics count what the authority does. All methods work on one made without a Registerer.
@@ -76,7 +90,7 @@ func newMetrics(r prometheus.Registerer, a *Authority) (*metrics, error) {
 	m := &metrics{
 		responses: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "zegel_tsa_responses_total",
-			Help: "Answers sent, by result: granted, or the PKIFailureInfo.",
+			Help: "Answers sent, by result: granted, or the PKIFailureInfo; busy is a systemFailure, slow a timeNotAvailable.",
 		}, []string{"result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "zegel_tsa_respond_seconds",
@@ -87,7 +101,9 @@ func newMetrics(r prometheus.Registerer, a *Authority) (*metrics, error) {
 	for _, result := range []PKIFailureInfo{BadAlg, BadRequest, BadDataFormat, TimeNotAvailable, UnacceptedPolicy, UnacceptedExtension, SystemFailure} {
 		m.responses.WithLabelValues(result.String())
 	}
-	m.responses.WithLabelValues("granted")
+	for _, result := range []string{"granted", "busy", "slow"} {
+		m.responses.WithLabelValues(result)
+	}
 	if r == nil {
 		return m, nil
 	}
@@ -109,15 +125,19 @@ func (a *Authority) gauges() []prometheus.Collector {
 			return flag(a.watch.unverified)
 		}),
 		gauge("zegel_tsa_clock_available", "1 while the clock may be put into tokens.", func() float64 {
-			available, _ := a.watch.state()
-			return flag(available)
+			return flag(a.watch.state().lost == nil)
 		}),
-		gauge("zegel_tsa_clock_accuracy_seconds", "Greatest error of the clock, by its own word, when it was last vouched for.", func() float64 {
-			_, accuracy := a.watch.state()
-			return accuracy.Seconds()
+		gauge("zegel_tsa_clock_accuracy_seconds", "Greatest error of the clock, by its own word, at the last reading.", func() float64 {
+			return a.watch.state().accuracy.Seconds()
 		}),
 		gauge("zegel_tsa_unit_key_until_seconds", "Unix time after which the unit's key may not sign.", func() float64 {
 			return float64(a.unit.keyNotAfter.Unix())
+		}),
+		gauge("zegel_tsa_unit_certificate_until_seconds", "Unix time at which the unit's certificate ends.", func() float64 {
+			return float64(a.unit.notAfter.Unix())
+		}),
+		gauge("zegel_tsa_warnings", "How many of the ends that /health warns of are less than 30 days away, or past.", func() float64 {
+			return float64(len(a.warnings()))
 		}),
 	}
 }
@@ -134,6 +154,13 @@ func (m *metrics) granted(began time.Time) {
 	m.duration.Observe(time.Since(began).Seconds())
 }
 
-func (m *metrics) refused(info PKIFailureInfo) {
-	m.responses.WithLabelValues(info.String()).Inc()
+func (m *metrics) refused(info PKIFailureInfo, err error) {
+	result := info.String()
+	switch {
+	case errors.Is(err, errBusy):
+		result = "busy"
+	case errors.Is(err, errSlow):
+		result = "slow"
+	}
+	m.responses.WithLabelValues(result).Inc()
 }

@@ -165,6 +165,7 @@ func (discard) Append(context.Context, journal.Event) (journal.Entry, error) {
 }
 func (discard) LastTime() time.Time { return time.Time{} }
 func (discard) Size() uint64        { return 0 }
+func (discard) Failed() error       { return nil }
 
 // BenchmarkVerify shows what a client pays.
 func BenchmarkVerify(b *testing.B) {

@@ -6,8 +6,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/zegel-tsp/zegel/internal/journal"
+	"github.com/zegel-tsp/zegel/policy"
 )
 
 // TestNewRefuses has a configuration that could only fail later be refused at once, with a reason.
@@ -47,6 +50,8 @@ func TestNewRefuses(t *testing.T) {
 		{"no chain", func(c *Config) { c.Unit.Chain = nil }, "chain"},
 		{"chain without root", func(c *Config) { c.Unit.Chain = c.Unit.Chain[:1] }, ""},
 		{"chain of another CA", func(c *Config) { c.Unit.Chain = ca.unit(t, key, tsuTemplate()).Chain[1:] }, "chain"},
+		{"chain out of order", func(c *Config) { c.Unit.Chain = []*x509.Certificate{ca.root, ca.issuing} }, "did not issue"},
+		{"chain with a stranger", func(c *Config) { c.Unit.Chain = append(slices.Clone(c.Unit.Chain), newTestCA(t).root) }, "did not issue"},
 		{"extKeyUsage not critical", certified(func(c *x509.Certificate) { c.ExtraExtensions[0] = ekuTimeStamping(false) }), "RFC 3161 §2.3"},
 		{"keyUsage keyEncipherment", certified(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageKeyEncipherment }), "keyUsage"},
 		{"keyUsage nonRepudiation", certified(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageContentCommitment }), ""},
@@ -72,6 +77,32 @@ func TestNewRefuses(t *testing.T) {
 	}
 	if _, err := New(Config{}); err == nil {
 		t.Error("made without a journal")
+	}
+}
+
+// TestCheckUnit has a unit be judged without its key, and a fault of the chain be told from one of the certificate.
+func TestCheckUnit(t *testing.T) {
+	ca := newTestCA(t)
+	unit := ca.unit(t, newP256(t), tsuTemplate())
+	unit.Key = nil
+	if err := CheckUnit(unit, nil); err != nil {
+		t.Error(err)
+	}
+	profile, err := policy.Builtin("tsu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckUnit(unit, profile); err == nil || errors.Is(err, ErrChain) || !strings.Contains(err.Error(), "profile tsu") {
+		t.Errorf("a certificate that does not satisfy the profile: %v", err)
+	}
+	if err := CheckUnit(Unit{Certificate: unit.Certificate}, nil); !errors.Is(err, ErrChain) {
+		t.Errorf("no chain: %v", err)
+	}
+	if err := CheckUnit(Unit{Certificate: ca.issuing, Chain: unit.Chain[1:]}, nil); err == nil || errors.Is(err, ErrChain) {
+		t.Errorf("a CA: %v", err)
+	}
+	if err := CheckUnit(Unit{}, nil); err == nil {
+		t.Error("nothing")
 	}
 }
 
@@ -108,7 +139,8 @@ func TestMetrics(t *testing.T) {
 	for _, line := range []string{
 		"zegel_tsa_clock_available 1", "zegel_tsa_clock_unverified 1", "zegel_tsa_clock_accuracy_seconds 0.002",
 		`zegel_tsa_responses_total{result="granted"} 1`, `zegel_tsa_responses_total{result="badDataFormat"} 2`,
-		`zegel_tsa_responses_total{result="timeNotAvailable"} 0`, "zegel_tsa_respond_seconds_count 1",
+		`zegel_tsa_responses_total{result="timeNotAvailable"} 0`,
+		`zegel_tsa_responses_total{result="busy"} 0`, `zegel_tsa_responses_total{result="slow"} 0`, "zegel_tsa_warnings 0", "zegel_tsa_respond_seconds_count 1",
 	} {
 		if !strings.Contains(w.Body.String(), line+"\n") {
 			t.Errorf("the metrics do not say %s", line)

@@ -161,7 +161,12 @@ func TestRespondSystemFailure(t *testing.T) {
 		}},
 		{"key past privateKeyUsagePeriod", func(b *bench) { b.clock.pass(366 * 24 * time.Hour) }},
 		{"certificate expired", func(b *bench) { b.clock.pass(6 * 366 * 24 * time.Hour) }},
-		{"certificate not yet valid", func(b *bench) { b.clock.jump(-60 * 24 * time.Hour) }},
+		{"certificate not yet valid", func(b *bench) {
+			b.clock.say(0, errors.New("not synchronised")) // and then set
+			b.ask(t, "data", nil)
+			b.clock.jump(-60 * 24 * time.Hour)
+			b.clock.say(time.Millisecond, nil)
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -230,7 +235,7 @@ func testToken(t *testing.T, b *bench, h crypto.Hash, certReq bool) {
 		t.Fatal(err)
 	}
 	o := VerifyOptions{
-		Roots: b.ca.roots(), Data: strings.NewReader("data"), Nonce: nonce, Policy: BTSP, At: testTime.Add(time.Minute),
+		Roots: b.ca.roots(), Data: strings.NewReader("data"), Nonce: nonce, Policy: BTSP, Now: testTime.Add(time.Minute), Since: testTime, ChainAt: testTime.Add(time.Minute),
 	}
 	if !certReq {
 		if _, err := Verify(response, o); err == nil {
@@ -269,7 +274,7 @@ func testToken(t *testing.T, b *bench, h crypto.Hash, certReq bool) {
 func TestTokenAsConfigured(t *testing.T) {
 	other := asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}
 	b := newBench(t, newP256(t), func(c *Config) {
-		c.Accuracy, c.Qualified, c.Clock.(*fakeClock).accuracy = 20*time.Millisecond+5*time.Microsecond, false, time.Millisecond
+		c.Accuracy, c.Qualified = 20*time.Millisecond+5*time.Microsecond, false
 	})
 	b.clock.pass(123 * time.Microsecond)
 	ts, err := Verify(b.ask(t, "data", func(r *Request) { r.Policy = other }), VerifyOptions{Roots: b.ca.roots()})

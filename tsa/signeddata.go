@@ -66,7 +66,38 @@ func parseSignedData(token []byte) (*signedData, error) {
 	if !sd.ReadASN1(&infos, cbasn1.SET) || !sd.Empty() || !infos.ReadASN1(&info, cbasn1.SEQUENCE) || !infos.Empty() {
 		return nil, errors.New("the token has not exactly one SignerInfo (RFC 3161 §2.4.2)")
 	}
-	return &d, d.signer.read(info)
+	if err := d.signer.read(info); err != nil {
+		return nil, err
+	}
+	return &d, checkDigestAlgorithms(digests, d.signer.digest)
+}
+
+// checkDigestAlgorithms wants the signer's hash among those that SignedData announces, for who hashes while
+// reading (RFC 5652 §5.1). Others may be there.
+func checkDigestAlgorithms(set cryptobyte.String, signers crypto.Hash) error {
+	found := false
+	for !set.Empty() {
+		var algorithm, id cryptobyte.String
+		if !set.ReadASN1(&algorithm, cbasn1.SEQUENCE) {
+			return errors.New("digestAlgorithms of the SignedData are malformed")
+		}
+		if h, err := readDigestAlgorithm(algorithm); err == nil {
+			found = found || h == signers
+		} else if !algorithm.ReadASN1(&id, cbasn1.OBJECT_IDENTIFIER) || !oneOrNone(algorithm) {
+			return errors.New("digestAlgorithms of the SignedData are malformed")
+		}
+	}
+	if !found {
+		return fmt.Errorf("digestAlgorithms of the SignedData do not have the signer's %v (RFC 5652 §5.1)", signers)
+	}
+	return nil
+}
+
+// oneOrNone reports whether s is at most one element: the parameters of an AlgorithmIdentifier.
+func oneOrNone(s cryptobyte.String) bool {
+	var element cryptobyte.String
+	var tag cbasn1.Tag
+	return s.Empty() || s.ReadAnyASN1(&element, &tag) && s.Empty()
 }
 
 func (d *signedData) readEncapContentInfo(s *cryptobyte.String) error {
@@ -117,7 +148,9 @@ func (i *signerInfo) read(s cryptobyte.String) error {
 		!s.ReadASN1Element(&algorithm, cbasn1.SEQUENCE) || !s.ReadASN1(&signature, cbasn1.OCTET_STRING) {
 		return errors.New("the SignerInfo is malformed or has no signed attributes")
 	}
-	s.SkipOptionalASN1(tagExtensions1) // unsignedAttrs: nothing of theirs is believed
+	if err := checkUnsignedAttributes(&s); err != nil {
+		return err
+	}
 	if !s.Empty() {
 		return errors.New("the SignerInfo has an unknown field")
 	}
@@ -128,6 +161,31 @@ func (i *signerInfo) read(s cryptobyte.String) error {
 	i.issuer, i.serial = issuer, serial
 	i.signedAttrs = wrap(cbasn1.SET, attrs)
 	i.signatureAlgorithm, i.signature = algorithm, signature
+	return nil
+}
+
+// checkUnsignedAttributes reads unsignedAttrs [1] off s, where there are any. Nothing of theirs is believed, but they have to be
+// Attributes (RFC 5652 §5.3).
+func checkUnsignedAttributes(s *cryptobyte.String) error {
+	var list cryptobyte.String
+	var present bool
+	malformed := errors.New("the unsigned attributes are malformed")
+	if !s.ReadOptionalASN1(&list, &present, tagExtensions1) || present && list.Empty() {
+		return malformed
+	}
+	for !list.Empty() {
+		var attribute, id, values, value cryptobyte.String
+		var tag cbasn1.Tag
+		if !list.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1(&id, cbasn1.OBJECT_IDENTIFIER) ||
+			!attribute.ReadASN1(&values, cbasn1.SET) || !attribute.Empty() || values.Empty() {
+			return malformed
+		}
+		for !values.Empty() {
+			if !values.ReadAnyASN1(&value, &tag) {
+				return malformed
+			}
+		}
+	}
 	return nil
 }
 
@@ -194,33 +252,70 @@ func readAttributes(set []byte) (map[string][]byte, error) {
 	return values, nil
 }
 
-// readSigningCertificateV2 reads the first ESSCertIDv2, which is the TSU's (RFC 5035 §3).
+// errSigningCertificate is what there is to say of a signingCertificateV2 that cannot be read.
+var errSigningCertificate = errors.New("signingCertificateV2 is malformed")
+
+// readSigningCertificateV2 reads the attribute and returns its first ESSCertIDv2, which is the TSU's. The others name certificates
+// above it, and policies may follow: nothing depends on them, but they have to be there whole.
+//
+//	SigningCertificateV2 ::= SEQUENCE {
+//	    certs     SEQUENCE OF ESSCertIDv2,
+//	    policies  SEQUENCE OF PolicyInformation OPTIONAL }
+//
+// RFC 5035 §3.
 func readSigningCertificateV2(value []byte) (attributes, error) {
-	a := attributes{certHashAlgorithm: crypto.SHA256} // the DEFAULT
-	var seq, certs, id, hashed cryptobyte.String
+	var seq, certs, id, policies, policy, policyID cryptobyte.String
+	var present bool
 	s := cryptobyte.String(value)
-	malformed := errors.New("signingCertificateV2 is malformed")
-	if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !seq.ReadASN1(&certs, cbasn1.SEQUENCE) || !certs.ReadASN1(&id, cbasn1.SEQUENCE) {
-		return a, malformed
+	if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !s.Empty() || !seq.ReadASN1(&certs, cbasn1.SEQUENCE) || !certs.ReadASN1(&id, cbasn1.SEQUENCE) {
+		return attributes{}, errSigningCertificate
 	}
+	first, err := readESSCertIDv2(id)
+	if err != nil {
+		return attributes{}, err
+	}
+	for !certs.Empty() {
+		if !certs.ReadASN1(&id, cbasn1.SEQUENCE) {
+			return attributes{}, errSigningCertificate
+		}
+		if _, err := readESSCertIDv2(id); errors.Is(err, errSigningCertificate) {
+			return attributes{}, err // by which hash it names a CA is no matter
+		}
+	}
+	if !seq.ReadOptionalASN1(&policies, &present, cbasn1.SEQUENCE) || !seq.Empty() || present && policies.Empty() {
+		return attributes{}, errSigningCertificate
+	}
+	for !policies.Empty() {
+		if !policies.ReadASN1(&policy, cbasn1.SEQUENCE) || !policy.ReadASN1(&policyID, cbasn1.OBJECT_IDENTIFIER) ||
+			!policy.SkipOptionalASN1(cbasn1.SEQUENCE) || !policy.Empty() {
+			return attributes{}, errSigningCertificate
+		}
+	}
+	return first, nil
+}
+
+// readESSCertIDv2 reads the content of one; signingCertificateV2 in unit.go has its ASN.1.
+func readESSCertIDv2(id cryptobyte.String) (attributes, error) {
+	a := attributes{certHashAlgorithm: crypto.SHA256} // the DEFAULT
+	var hashed cryptobyte.String
 	if id.PeekASN1Tag(cbasn1.SEQUENCE) {
 		var algorithm cryptobyte.String
 		var err error
 		if !id.ReadASN1(&algorithm, cbasn1.SEQUENCE) {
-			return a, malformed
+			return a, errSigningCertificate
 		}
 		if a.certHashAlgorithm, err = readDigestAlgorithm(algorithm); err != nil {
 			return a, fmt.Errorf("signingCertificateV2: %w", err)
 		}
 	}
 	if !id.ReadASN1(&hashed, cbasn1.OCTET_STRING) {
-		return a, malformed
+		return a, errSigningCertificate
 	}
 	a.certHash = hashed
 	if !id.Empty() {
 		var issuerSerial cryptobyte.String
 		if !id.ReadASN1(&issuerSerial, cbasn1.SEQUENCE) || !id.Empty() {
-			return a, malformed
+			return a, errSigningCertificate
 		}
 		a.issuerSerial = issuerSerial
 	}

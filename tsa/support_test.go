@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zegel-tsp/zegel/internal/clock"
 	"github.com/zegel-tsp/zegel/internal/journal"
 )
 
@@ -177,6 +178,7 @@ type memory struct {
 	last   time.Time
 	taken  map[journal.Serial]bool
 	fail   func(journal.Event) error // asked before anything is kept
+	failed error
 }
 
 func (m *memory) Append(_ context.Context, e journal.Event) (journal.Entry, error) {
@@ -212,6 +214,12 @@ func (m *memory) Size() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return uint64(len(m.events))
+}
+
+func (m *memory) Failed() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failed
 }
 
 func (m *memory) failWith(fail func(journal.Event) error) {
@@ -252,24 +260,29 @@ type bench struct {
 	journal *memory
 }
 
-// newBench makes an Authority; change may spoil its Config.
+// newBench makes an Authority; change may spoil its Config. Its clock is b.clock, unless change names another.
 func newBench(t testing.TB, key crypto.Signer, change func(*Config)) *bench {
 	t.Helper()
 	ca := newTestCA(t)
 	b := &bench{ca: ca, unit: ca.unit(t, key, tsuTemplate()), clock: &fakeClock{wall: testTime, accuracy: 2 * time.Millisecond}}
-	b.journal = &memory{taken: make(map[journal.Serial]bool), now: func() time.Time { t, _, _ := b.clock.Now(); return t }}
+	b.journal = &memory{taken: make(map[journal.Serial]bool)}
 	c := Config{
-		Clock: b.clock, Unit: b.unit, Policy: BTSP, Policies: []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 99999, 1}},
+		Unit: b.unit, Policy: BTSP, Policies: []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 99999, 1}},
 		Accuracy: time.Second, Qualified: true, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	if change != nil {
 		change(&c)
 	}
+	if c.Clock == nil {
+		watched := Steady(b.clock, c.Accuracy).(*steady)
+		watched.monotonic = b.clock.sinceBoot
+		c.Clock = watched
+	}
+	b.journal.now = clock.Recorded(c.Clock, func() time.Time { return b.journal.last }) // as the daemon has it; Append holds mu
 	a, err := newAuthority(c, b.journal)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.watch.monotonic = b.clock.sinceBoot
 	b.Authority = a
 	return b
 }

@@ -16,6 +16,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/zegel-tsp/zegel/internal/der"
+	"github.com/zegel-tsp/zegel/policy"
 )
 
 // Unit is a time-stamping unit: one key, used for nothing else (TIS-7.7.1-08), and the certificate that says so.
@@ -48,6 +49,8 @@ type signer struct {
 	hash        [32]byte  // SHA-256 of the certificate's DER
 	keyNotAfter time.Time // the first of notAfter and the end of privateKeyUsagePeriod
 	notBefore   time.Time // the last of notBefore and the start of privateKeyUsagePeriod
+	notAfter    time.Time // of the certificate
+	ends        []end     // to warn of
 
 	contentType        []byte // of ContentInfo
 	head               []byte // of SignedData: version, digestAlgorithms
@@ -60,28 +63,66 @@ type signer struct {
 	tsa                []byte // TSTInfo.tsa
 }
 
-// newSigner checks u: the key fits the certificate, the certificate is a TSU's and its chain verifies.
-func newSigner(u Unit) (*signer, error) {
-	if u.Key == nil || u.Certificate == nil {
-		return nil, errors.New("a unit needs a key and a certificate")
+// end is a moment after which something of a unit is over.
+type end struct {
+	of string
+	at time.Time
+}
+
+// ErrChain is wrapped by what CheckUnit finds in a chain, not in the unit's certificate.
+var ErrChain = errors.New("the chain above the TSU certificate")
+
+// CheckUnit checks all of a unit but its key, which it does not look at: algorithm, extKeyUsage, keyUsage, privateKeyUsagePeriod, the
+// chain (TIS-7.6.4-05) and, where there is one, the profile. Whether the certificate is valid now is not asked.
+func CheckUnit(u Unit, profile *policy.Profile) error {
+	c := u.Certificate
+	if c == nil {
+		return errors.New("a unit needs a certificate")
+	}
+	if _, err := der.AlgorithmFor(c.PublicKey); err != nil {
+		return err
+	}
+	if err := checkTSUCertificate(c); err != nil {
+		return err
+	}
+	if _, _, err := keyUsePeriod(c); err != nil {
+		return err
+	}
+	if err := verifyUnitChain(u); err != nil {
+		return fmt.Errorf("%w %w", ErrChain, err)
+	}
+	if profile == nil {
+		return nil
+	}
+	if err := profile.Check(c.Raw); err != nil {
+		return fmt.Errorf("check TSU certificate against profile %s: %w", profile.Name(), err)
+	}
+	return nil
+}
+
+// newSigner checks u, and that its key is the certificate's.
+func newSigner(u Unit, profile *policy.Profile) (*signer, error) {
+	if u.Key == nil {
+		return nil, errors.New("a unit needs a key")
+	}
+	if err := CheckUnit(u, profile); err != nil {
+		return nil, err
 	}
 	c := u.Certificate
 	if pub, ok := u.Key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(c.PublicKey) {
-		return nil, fmt.Errorf("the certificate of %s is for another key", nameText(c.Subject))
+		return nil, fmt.Errorf("the certificate of %s is for another key", nameText(c))
 	}
 	algorithm, err := der.AlgorithmFor(c.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkTSUCertificate(c); err != nil {
-		return nil, err
-	}
-	if err := verifyUnitChain(u); err != nil {
-		return nil, err
-	}
-	s := &signer{key: u.Key, algorithm: algorithm, hash: sha256.Sum256(c.Raw)}
+	s := &signer{key: u.Key, algorithm: algorithm, hash: sha256.Sum256(c.Raw), notAfter: c.NotAfter}
 	if s.notBefore, s.keyNotAfter, err = keyUsePeriod(c); err != nil {
 		return nil, err
+	}
+	s.ends = []end{{"the unit's key may not sign after", s.keyNotAfter}, {"the unit's certificate ends at", c.NotAfter}}
+	for _, above := range u.Chain {
+		s.ends = append(s.ends, end{"the certificate of " + nameText(above) + " above the unit's ends at", above.NotAfter})
 	}
 	s.precompute(u)
 	return s, nil
@@ -114,16 +155,21 @@ func checkExtKeyUsage(c *x509.Certificate) error {
 	return errors.New("the TSU certificate's extKeyUsage is not critical with timeStamping alone (RFC 3161 §2.3)")
 }
 
-// verifyUnitChain verifies the certificate under its own chain (TIS-7.6.4-05), at the first moment when all of it
-// was valid: whether the unit's still is, is asked of the clock for each token.
+// verifyUnitChain verifies the certificate under its own chain (TIS-7.6.4-05), in which each has issued the one before it, at
+// the first moment when all of it was valid: whether the unit's still is, is asked of the clock for each token.
 func verifyUnitChain(u Unit) error {
 	if len(u.Chain) == 0 {
-		return errors.New("the unit has no chain: give the certificates above the TSU's, up to the root")
+		return errors.New("is missing: give the certificates above the TSU's, up to the root")
 	}
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	anchored := false
 	at := u.Certificate.NotBefore
+	below := u.Certificate
 	for _, c := range u.Chain {
+		if err := below.CheckSignatureFrom(c); err != nil || !bytes.Equal(below.RawIssuer, c.RawSubject) {
+			return fmt.Errorf("is none: %s did not issue the one before it, %s: write them in order, each followed by its issuer's", nameText(c), nameText(below))
+		}
+		below = c
 		if c.NotBefore.After(at) {
 			at = c.NotBefore // a CA certificate that was renewed
 		}
@@ -135,14 +181,14 @@ func verifyUnitChain(u Unit) error {
 		}
 	}
 	if !anchored {
-		roots.AddCert(u.Chain[len(u.Chain)-1])
+		roots.AddCert(below)
 	}
 	_, err := u.Certificate.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates,
 		CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping},
 	})
 	if err != nil {
-		return fmt.Errorf("verify the TSU certificate under its chain: %w", err)
+		return fmt.Errorf("does not verify: %w", err)
 	}
 	return nil
 }

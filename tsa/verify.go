@@ -33,10 +33,15 @@ type VerifyOptions struct {
 	Digest []byte
 	Nonce  *big.Int
 	Policy asn1.ObjectIdentifier
-	// At is the moment to judge from. The chain is verified at genTime; with At it must also be valid then,
-	// and genTime must not lie after it by more than the accuracy.
-	At time.Time
+	// Now is when the token is judged, as a rule time.Now: genTime is not after it. Since is when it was asked for: genTime is
+	// not before it. The token's accuracy and ClockSkew are allowed for. Without Now a token from the future passes.
+	Now, Since time.Time
+	// ChainAt is a moment at which the chain has to be valid besides genTime: without it, a token outlives its certificates.
+	ChainAt time.Time
 }
+
+// ClockSkew is how far the clock of whoever verifies a token may be off, besides the token's own accuracy.
+const ClockSkew = 10 * time.Second
 
 // Timestamp holds the facts of a token that verified.
 type Timestamp struct {
@@ -61,7 +66,7 @@ type Timestamp struct {
 }
 
 // Verify verifies a TimeStampResp or a bare TimeStampToken, in DER, completely: status, structure, signed attributes,
-// signing-certificate binding, extended key usage, chain at genTime, signature, and what o gives of data, nonce and policy.
+// signing-certificate binding, extended key usage, chain at genTime, signature, and what o gives of data, nonce, policy and time.
 // The error says what does not hold. An answer without a token is a *Rejection. Nothing is fetched: revocation is for the caller.
 func Verify(responseOrToken []byte, o VerifyOptions) (*Timestamp, error) {
 	if o.Roots == nil {
@@ -128,7 +133,7 @@ func verifyToken(token []byte, o VerifyOptions) (*Timestamp, error) {
 		GenTime: info.genTime, Accuracy: info.accuracyValue,
 		Hash: info.messageImprint.hash.String(), Imprint: hex.EncodeToString(info.messageImprint.hashedMessage),
 		Nonce: info.nonceHex(), Ordering: info.ordering, Qualified: info.qualified, DataCompared: compared,
-		Signature: data.signer.algorithmName, Unit: nameText(certificate.Subject),
+		Signature: data.signer.algorithmName, Unit: nameText(certificate),
 		UnitHash: hex.EncodeToString(hash[:]), UnitUntil: certificate.NotAfter.UTC(),
 		Certificate: certificate, Chain: chain, Token: token,
 	}, nil
@@ -255,8 +260,8 @@ func (t *parsedTSTInfo) compare(o VerifyOptions) (bool, error) {
 	if o.Nonce != nil && !bytes.Equal(integer(o.Nonce), t.nonce) {
 		return false, errors.New("the token's nonce is not the request's")
 	}
-	if !o.At.IsZero() && t.genTime.After(o.At.Add(t.accuracyValue)) {
-		return false, fmt.Errorf("the token's genTime %s is in the future", stamp(t.genTime))
+	if err := t.compareTime(o); err != nil {
+		return false, err
 	}
 	digest := o.Digest
 	switch {
@@ -275,6 +280,18 @@ func (t *parsedTSTInfo) compare(o VerifyOptions) (bool, error) {
 		return false, errors.New("the token is for other data: the imprint differs")
 	}
 	return true, nil
+}
+
+// compareTime holds genTime against when the client asked and judges.
+func (t *parsedTSTInfo) compareTime(o VerifyOptions) error {
+	slack := t.accuracyValue + ClockSkew
+	if !o.Now.IsZero() && t.genTime.After(o.Now.Add(slack)) {
+		return fmt.Errorf("the token's genTime %s is in the future, it is %s now: either the authority's clock or this machine's is wrong", stamp(t.genTime), stamp(o.Now))
+	}
+	if !o.Since.IsZero() && t.genTime.Before(o.Since.Add(-slack)) {
+		return fmt.Errorf("the token's genTime %s is before it was asked for at %s: it is an old one, or either the authority's clock or this machine's is wrong", stamp(t.genTime), stamp(o.Since))
+	}
+	return nil
 }
 
 // verifyTSU verifies that c is a TSU's certificate, and stood under one of o.Roots at genTime.
@@ -306,9 +323,9 @@ func verifyTSU(c *x509.Certificate, others []*x509.Certificate, info *parsedTSTI
 	if err != nil {
 		return nil, fmt.Errorf("verify the TSU's chain at genTime: %w", err)
 	}
-	if !o.At.IsZero() {
-		if _, err := verify(o.At); err != nil {
-			return nil, fmt.Errorf("verify the TSU's chain at %s: %w", stamp(o.At), err)
+	if !o.ChainAt.IsZero() {
+		if _, err := verify(o.ChainAt); err != nil {
+			return nil, fmt.Errorf("verify the TSU's chain at %s: %w", stamp(o.ChainAt), err)
 		}
 	}
 	return chains[0], nil
