@@ -1,0 +1,121 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"github.com/zegel-tsp/zegel/internal/der"
+	"github.com/zegel-tsp/zegel/internal/journal"
+)
+
+// Issue beside the bare signature: what the CA adds to its token.
+func BenchmarkIssue(b *testing.B) {
+	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	rsa3072, err := rsa.GenerateKey(rand.Reader, 3072)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		key  crypto.Signer
+	}{{"P-256", p256}, {"RSA-3072", rsa3072}} {
+		p, _ := newProviderKeyed(b, c.key)
+		order := p.order()
+		b.Run(c.name+"/bare signature", func(b *testing.B) {
+			digest := sha256.Sum256([]byte("x"))
+			for b.Loop() {
+				if _, err := c.key.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(c.name+"/plan", func(b *testing.B) {
+			for b.Loop() {
+				if _, err := p.issuer.Plan(b.Context(), order); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(c.name+"/issue", func(b *testing.B) {
+			for b.Loop() {
+				if _, err := p.issuer.Issue(b.Context(), order); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(c.name+"/issue, 64 callers", func(b *testing.B) {
+			b.SetParallelism(32) // times GOMAXPROCS
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := p.issuer.Issue(b.Context(), order); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkCRL encodes and signs; the journal's part is not in it.
+func BenchmarkCRL(b *testing.B) {
+	p, _ := newProvider(b)
+	for _, n := range []int{1000, 100_000} {
+		list := make([]journal.Certificate, n)
+		for k := range list {
+			serial := make([]byte, 20)
+			serial[0] = 1
+			binary.BigEndian.PutUint64(serial[12:], uint64(k))
+			list[k] = journal.Certificate{Serial: journal.Serial(serial), Status: journal.Revoked, Since: start, Reason: journal.KeyCompromise}
+		}
+		encode := func(b *testing.B) []byte {
+			var entries []byte
+			for _, c := range list {
+				var err error
+				if entries, err = appendRevoked(entries, c); err != nil {
+					b.Fatal(err)
+				}
+			}
+			tbs, err := tbsCertList{
+				algorithm: p.issuer.policy.Algorithm, issuer: p.cert.RawSubject, keyID: p.cert.SubjectKeyId, number: 1,
+				thisUpdate: start, nextUpdate: start, expiredFrom: start, entries: entries,
+			}.encode()
+			if err != nil {
+				b.Fatal(err)
+			}
+			return tbs
+		}
+		b.Run(fmt.Sprintf("%d/encode and sign", n), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := p.issuer.policy.Algorithm.Sign(p.key, encode(b)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("%d/with every check", n), func(b *testing.B) {
+			for b.Loop() {
+				var entries []byte
+				for _, c := range list {
+					entries, _ = appendRevoked(entries, c)
+				}
+				crl, err := p.issuer.signCRL(CRL{Number: 1, ThisUpdate: start, NextUpdate: start, Entries: n}, entries)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if n < 10_000 && der.Check(crl) != nil {
+					b.Fatal("not canonical")
+				}
+			}
+		})
+	}
+}

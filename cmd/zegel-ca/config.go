@@ -1,0 +1,177 @@
+package main
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/zegel-tsp/zegel/ca"
+	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/internal/daemon"
+	"github.com/zegel-tsp/zegel/policy"
+)
+
+// config is ca.yaml. zegel-ceremony writes one that works.
+type config struct {
+	daemon.Common `yaml:",inline"`
+
+	// Instance is the first octet of every serial, 1 to 127: no two CAs of the provider share it, so that
+	// serials are unique across the provider (CIR (EU) 2025/1943, EN 319 412-2 GEN-4.2.6-01).
+	Instance int `yaml:"instance"`
+	// Issuer is the CA that this daemon is.
+	Issuer issuer `yaml:"issuer"`
+	// Journal is the CA's memory. The daemon opens it, the ceremony has created it.
+	Journal daemon.Journal `yaml:"journal"`
+	// URLs are written into every certificate: where relying parties find the rest.
+	URLs urls `yaml:"urls"`
+	// Publish is where CRLs go and when.
+	Publish publish `yaml:"publish"`
+	// Feed is the listener from which responders follow the journal. client_ca says whose certificates are
+	// believed, followers which of them are let in.
+	Feed daemon.TLSListener `yaml:"feed"`
+	// Followers are the SHA-256 digests, in hex, of the responders' client certificates (DER).
+	Followers []string `yaml:"followers"`
+}
+
+// issuer is a CA: its certificate, and the key that fits it.
+type issuer struct {
+	Certificate string `yaml:"certificate"` // PEM or DER file with it alone
+	Key         string `yaml:"key"`         // pkcs11: or softtoken: URI
+}
+
+// urls are those of policy.URLs. http:// but for the disclosure statements (EN 319 412-2 GEN-4.3.11-4).
+type urls struct {
+	CRL       string `yaml:"crl"`        // of the CRL in publish
+	OCSP      string `yaml:"ocsp"`       // of the responder
+	CAIssuers string `yaml:"ca_issuers"` // of the CA certificate, DER
+	PDS       []pds  `yaml:"pds"`        // of the PKI disclosure statements, https://; one in English at least (EN 319 412-5 QCS-4.3.4-02)
+}
+
+// pds is one disclosure statement.
+type pds struct {
+	URL      string `yaml:"url"`
+	Language string `yaml:"language"` // ISO 639-1, lower case
+}
+
+// publish says where and when.
+type publish struct {
+	Dir     string        `yaml:"dir"`      // a folder that a web server serves
+	CRLFile string        `yaml:"crl_file"` // name of the CRL in it
+	Every   time.Duration `yaml:"every"`    // a CRL this often without a revocation, at most 24h; absent: 12h
+	Life    time.Duration `yaml:"life"`     // nextUpdate after thisUpdate, more than every; absent: 24h
+}
+
+// check judges everything that can be judged without touching a key.
+func (c *config) check() error {
+	if err := c.Common.Validate(c.tokenKeys()); err != nil {
+		return err
+	}
+	if err := c.checkKeys(); err != nil {
+		return err
+	}
+	if c.Instance < 1 || c.Instance > 127 {
+		return daemon.Keyf("instance", "%d: want 1 to 127", c.Instance)
+	}
+	cert, err := daemon.ReadCertificate(c.Issuer.Certificate)
+	if err != nil {
+		return daemon.Keyf("issuer.certificate", "%w", err)
+	}
+	if err := ca.CheckCertificate(cert); err != nil {
+		return daemon.Keyf("issuer.certificate", "%w", err)
+	}
+	if err := c.checkURLs(); err != nil {
+		return err
+	}
+	if err := c.checkPublish(cert); err != nil {
+		return err
+	}
+	return c.checkFollowers()
+}
+
+// checkKeys judges the journal's settings and the spelling of every key URI.
+func (c *config) checkKeys() error {
+	if err := c.Journal.Validate("journal"); err != nil {
+		return err
+	}
+	keys := c.tokenKeys()
+	keys["journal.checkpoint_key"] = c.Journal.CheckpointKey
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if err := hsm.CheckURI(keys[key], c.Assurance == daemon.AssuranceQualified); err != nil {
+			return daemon.Keyf(key, "%w", err)
+		}
+	}
+	return nil
+}
+
+// tokenKeys are the keys that a qualified provider keeps in a certified device: all but the one that
+// signs checkpoints (EN 319 411-1 GEN-6.5.2-04).
+func (c *config) tokenKeys() map[string]string {
+	return map[string]string{"issuer.key": c.Issuer.Key, "journal.wrap_key": c.Journal.WrapKey}
+}
+
+func (c *config) checkURLs() error {
+	for _, u := range []struct{ key, value string }{
+		{"urls.crl", c.URLs.CRL}, {"urls.ocsp", c.URLs.OCSP}, {"urls.ca_issuers", c.URLs.CAIssuers},
+	} {
+		if u.value == "" {
+			return daemon.Keyf(u.key, "no URL: every certificate carries it")
+		}
+	}
+	if err := ca.CheckURLs(c.policyURLs()); err != nil {
+		return daemon.Keyf("urls", "%w", err)
+	}
+	return nil
+}
+
+// checkPublish judges the folder, by writing a file into it, and the times of CRLs.
+func (c *config) checkPublish(cert *x509.Certificate) error {
+	if name := c.Publish.CRLFile; name == "" || filepath.Base(name) != name {
+		return daemon.Keyf("publish.crl_file", "%q: want a file name without a folder", name)
+	}
+	if err := ca.CheckCRLTimes(cert, c.Publish.Every, c.Publish.Life); err != nil {
+		return daemon.Keyf("publish", "%w", err)
+	}
+	f, err := os.CreateTemp(c.Publish.Dir, ".check-*")
+	if err != nil {
+		return daemon.Keyf("publish.dir", "%w: the daemon must be able to write there", err)
+	}
+	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+		return daemon.Keyf("publish.dir", "%w", err)
+	}
+	return nil
+}
+
+func (c *config) checkFollowers() error {
+	if err := c.Feed.Validate("feed", true); err != nil {
+		return err
+	}
+	for n, digest := range c.Followers {
+		if err := checkDigest(digest); err != nil {
+			return daemon.Keyf(fmt.Sprintf("followers[%d]", n), "%w", err)
+		}
+	}
+	return nil
+}
+
+func (c *config) policyURLs() policy.URLs {
+	u := policy.URLs{CRL: c.URLs.CRL, OCSP: c.URLs.OCSP, CAIssuers: c.URLs.CAIssuers}
+	for _, p := range c.URLs.PDS {
+		u.PDS = append(u.PDS, policy.PDS{URL: p.URL, Language: p.Language})
+	}
+	return u
+}
+
+// checkDigest judges the SHA-256 of a certificate in hex, in either case.
+func checkDigest(text string) error {
+	if b, err := hex.DecodeString(text); err != nil || len(b) != sha256.Size {
+		return fmt.Errorf("%q: want 64 hex digits, the SHA-256 of a certificate's DER", text)
+	}
+	return nil
+}
