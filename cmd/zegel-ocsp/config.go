@@ -1,0 +1,117 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/internal/daemon"
+	"github.com/zegel-tsp/zegel/internal/journal"
+	"github.com/zegel-tsp/zegel/ocsp"
+)
+
+// config is ocsp.yaml. Durations are Go's (12h, 90m), files PEM.
+type config struct {
+	daemon.Common `yaml:",inline"` // officers may ask for /v1/status, whatever their roles
+
+	Replica struct {
+		Dir        string `yaml:"dir"`         // the replica's folder, as the ceremony made it, or an empty one: a new replica, filled from the feed
+		JournalKey string `yaml:"journal_key"` // the C2SP vkey of the CA's journal, origin+hash+key, as the ceremony printed it
+	} `yaml:"replica"`
+
+	Feed struct {
+		URL              string `yaml:"url"` // the CA's feed: https://host:port/feed
+		daemon.TLSClient `yaml:",inline"`
+	} `yaml:"feed"`
+
+	Issuer struct {
+		Certificate string `yaml:"certificate"` // the CA whose certificates are answered for
+	} `yaml:"issuer"`
+
+	Responder struct {
+		Certificate string `yaml:"certificate"` // issued by that CA with the profile ocsp-responder
+		Key         string `yaml:"key"`         // its key: pkcs11: or, with assurance: test, softtoken: URI
+	} `yaml:"responder"`
+
+	// StatusLife is how long an answer holds, counted from the CA's last checkpoint: 1s to 24h; absent: 12h.
+	StatusLife time.Duration `yaml:"status_life"`
+
+	// Listen is the public address, host:port, plain HTTP. OCSP is all that is served there, at the root.
+	Listen string `yaml:"listen"`
+}
+
+// files is what the configuration's files hold.
+type files struct {
+	issuer, certificate *x509.Certificate
+	feed, admin         *tls.Config
+}
+
+// check judges all that can be judged without touching a key or opening the replica.
+func check(c *config) error {
+	if err := c.Validate(map[string]string{"responder.key": c.Responder.Key}); err != nil {
+		return err
+	}
+	if err := hsm.CheckURI(c.Responder.Key, c.Assurance == daemon.AssuranceQualified); err != nil {
+		return daemon.Keyf("responder.key", "%w", err)
+	}
+	if err := (daemon.Listener{Listen: c.Listen}).Validate(""); err != nil {
+		return daemon.Keyf("listen", "%w", errors.Unwrap(err))
+	}
+	if err := daemon.DistinctAddresses(map[string]string{"listen": c.Listen, "admin.listen": c.Admin.Listen, "metrics.listen": c.Metrics.Listen}); err != nil {
+		return err
+	}
+	if err := ocsp.CheckStatusLife(c.StatusLife); err != nil {
+		return daemon.Keyf("status_life", "%w", err)
+	}
+	if err := c.checkReplica(); err != nil {
+		return err
+	}
+	u, err := url.Parse(c.Feed.URL)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return daemon.Keyf("feed.url", "%q is no https:// URL of the CA's feed", c.Feed.URL)
+	}
+	_, err = c.load()
+	return err
+}
+
+// checkReplica judges the replica's folder and its journal's key.
+func (c *config) checkReplica() error {
+	if err := daemon.FirstMissing(map[string]string{"replica.dir": c.Replica.Dir, "replica.journal_key": c.Replica.JournalKey}); err != nil {
+		return err
+	}
+	if err := journal.CheckVerifierKey(c.Replica.JournalKey); err != nil {
+		return daemon.Keyf("replica.journal_key", "%w: copy it from the ceremony's journal-keys.json", err)
+	}
+	info, err := os.Stat(c.Replica.Dir)
+	if err != nil {
+		return daemon.Keyf("replica.dir", "%w: zegel-ceremony makes the replica; to fill a new one from the feed make an empty folder", err)
+	}
+	if !info.IsDir() {
+		return daemon.Keyf("replica.dir", "%s is not a folder", c.Replica.Dir)
+	}
+	return nil
+}
+
+// load reads the files.
+func (c *config) load() (f files, err error) {
+	if f.issuer, err = daemon.ReadCertificate(c.Issuer.Certificate); err != nil {
+		return f, daemon.Keyf("issuer.certificate", "%w", err)
+	}
+	if f.certificate, err = daemon.ReadCertificate(c.Responder.Certificate); err != nil {
+		return f, daemon.Keyf("responder.certificate", "%w", err)
+	}
+	if err = ocsp.CheckCertificate(f.certificate, f.issuer); err != nil {
+		return f, daemon.Keyf("responder.certificate", "%w", err)
+	}
+	if f.feed, err = c.Feed.Config(); err != nil {
+		return f, daemon.Keyf("feed", "%w", err)
+	}
+	if f.admin, err = c.Admin.TLSConfig(); err != nil {
+		return f, daemon.Keyf("admin", "%w", err)
+	}
+	return f, nil
+}
