@@ -1,0 +1,60 @@
+# Zegel: everything a developer, an officer trying it out, or CI runs. `make` alone prints this list.
+# A target installs with apt-get what it needs and does not find (through sudo where not root).
+
+SHELL       := /bin/bash
+SUDO        := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT         := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
+FUZZTIME    ?= 30s
+BENCHTIME   ?= 1s
+KILLS       ?= 200
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check judges bench fuzz soak clean need-go need-softhsm need-judges
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: need-go ## build the five binaries into bin/
+	go build -trimpath -o bin/ ./cmd/...
+
+demo: build ## run a whole provider on this machine until Ctrl-C (state in ./demo, software keys)
+	bin/zegel demo --dir demo
+
+test: need-go need-softhsm need-judges ## run all tests, with the race detector, against SoftHSM and OpenSSL
+	go test -race -shuffle=on -timeout 20m ./...
+
+check: need-go ## formatting, vet, staticcheck and module tidiness
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt wants:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) -checks all,-ST1000,-ST1005 ./...
+	go mod tidy -diff
+	go mod verify
+
+judges: need-go need-softhsm need-judges ## let OpenSSL judge running demos: soft and SoftHSM, P-256 and RSA-3072
+	go test -count 1 -timeout 20m -run 'TestScript|TestDemoOnce' -v ./cmd/zegel
+
+bench: need-go need-softhsm ## benchmarks of the hot paths (BENCHTIME=1s)
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count 3 ./hsm ./internal/journal ./policy ./ca ./ocsp ./tsa
+
+fuzz: need-go ## every fuzz target for FUZZTIME (30s)
+	@set -e; for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "== $$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
+	  done; done
+
+soak: need-go need-softhsm need-judges ## kill the CA under load KILLS (200) times and check what must be true after each
+	go test -count 1 -timeout 120m -run TestKillUnderLoad -v ./cmd/zegel -args -kills $(KILLS)
+
+clean: ## remove what was built and the demo
+	rm -rf bin demo
+
+need-go:
+	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl/) and put it on PATH"; exit 1; }
+	@command -v gcc >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends gcc libc6-dev; }
+
+need-softhsm:
+	@command -v softhsm2-util >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends softhsm2; }
+
+need-judges:
+	@command -v openssl >/dev/null && command -v curl >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends openssl curl ca-certificates; }
