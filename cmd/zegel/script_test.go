@@ -141,6 +141,8 @@ func (r *running) variables(t *testing.T) []string {
 		"OCSP_URL": r.OCSPURL, "TSA_URL": r.TSAURL, "TSA_HTTPS_URL": r.TSAHTTPSURL, "TLS_CA": r.TLSCA, "CRL_URL": r.CRLURL,
 		"ROOT": r.Root, "ISSUER": r.Issuer, "CHAIN": r.Chain, "TSA_CERT": r.TSACert, "TSA_CHAIN": r.TSAChain, "OCSP_CERT": r.OCSPCert,
 		"ROOT_CRL_PEM": rootCRLAsPEM(t, r.RootCRL), "ZEGEL_CONFIG": r.ZegelConfig, "CA_ADMIN_URL": r.AdminURLs["ca"],
+		"FEED_URL": r.FeedURL, "HEALTH_URL": r.HealthURLs["ca"],
+		"FEED_CERT": filepath.Join(filepath.Dir(r.ZegelConfig), "tls", "feed.pem"), "FEED_KEY": filepath.Join(filepath.Dir(r.ZegelConfig), "tls", "feed.key"),
 		"OFFICER_CERT": c.CA.Certificate, "OFFICER_KEY": c.CA.Key,
 		"PATH": binaries + ":" + os.Getenv("PATH"),
 	}
