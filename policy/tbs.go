@@ -147,7 +147,7 @@ func (p *Profile) validityViolations(r Request, i Issuer) Violations {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-func inDays(d time.Duration) string { return fmt.Sprintf("%.4g days", d.Hours()/24) }
+func inDays(d time.Duration) string { return fmt.Sprintf("%.6g days", d.Hours()/24) }
 
 // optionViolations are about what a request may bring besides the DN.
 func (p *Profile) optionViolations(s *Subject) Violations {

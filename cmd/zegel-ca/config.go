@@ -51,7 +51,7 @@ type urls struct {
 	CRL       string `yaml:"crl"`        // of the CRL in publish
 	OCSP      string `yaml:"ocsp"`       // of the responder
 	CAIssuers string `yaml:"ca_issuers"` // of the CA certificate, DER
-	PDS       []pds  `yaml:"pds"`        // of the PKI disclosure statements, https://; one in English at least (EN 319 412-5 QCS-4.3.4-02)
+	PDS       []pds  `yaml:"pds"`        // of the PKI disclosure statements, https://; one in English at least (EN 319 412-5 QCS-4.3.4-03)
 }
 
 // pds is one disclosure statement.
@@ -126,6 +126,9 @@ func (c *config) checkURLs() error {
 	}
 	if err := ca.CheckURLs(c.policyURLs()); err != nil {
 		return daemon.Keyf("urls", "%w", err)
+	}
+	if !slices.ContainsFunc(c.URLs.PDS, func(p pds) bool { return p.Language == "en" }) {
+		return daemon.Keyf("urls.pds", "no disclosure statement in English: every qualified certificate names one (EN 319 412-5 QCS-4.3.4-03)")
 	}
 	return nil
 }

@@ -411,6 +411,7 @@ func TestCheck(t *testing.T) {
 		"journal missing":          {[]string{r.path("journal"), r.path("none")}, "journal.dir"},
 		"https OCSP":               {[]string{"http://ocsp", "https://ocsp"}, "http://"},
 		"no CRL URL":               {[]string{"http://pki.example.nl/issuing.crl", `""`}, "urls.crl"},
+		"no PDS in English":        {[]string{"language: en", "language: nl"}, "QCS-4.3.4-03"},
 		"publish folder":           {[]string{r.path("publish"), r.path("none")}, "publish.dir"},
 		"CRL in another":           {[]string{"crl_file: issuing.crl", "crl_file: ../issuing.crl"}, "publish.crl_file"},
 		"CRL too seldom":           {[]string{"every: 12h, life: 24h", "every: 25h, life: 50h"}, "CSS-6.3.9-05"},

@@ -27,7 +27,7 @@ const clockLimit = 2 * time.Second
 
 func main() {
 	daemon.Main(daemon.Daemon[config]{
-		Name: "zegel-ocsp", Short: "Answer OCSP requests from a verified replica of the CA's journal",
+		Name: "zegel-ocsp", Short: "OCSP responder: answers from a verified replica of the CA's journal",
 		Check: check, Run: run,
 	})
 }

@@ -20,7 +20,7 @@ import (
 func main() {
 	daemon.Main(daemon.Daemon[config]{
 		Name:  "zegel-tsa",
-		Short: "time-stamping authority: answers RFC 3161 requests",
+		Short: "Time-stamping authority: answers RFC 3161 requests while its clock can be vouched for",
 		Check: check,
 		Run:   run,
 	})

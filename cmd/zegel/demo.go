@@ -49,8 +49,8 @@ holds a demo is resumed. Keys and clock of a demo are for tests: nothing it sign
 		},
 	}
 	c.Flags().StringVar(&f.dir, "dir", "", "keep everything in `DIR` (default: a new temporary folder)")
-	c.Flags().StringVar(&f.token, "token", "soft", "where keys live: `soft` (encrypted files) or softhsm (PKCS#11)")
-	c.Flags().StringVar(&f.keys, "keys", "p256", "keys of CA, OCSP and TSU: `p256`, p384, rsa3072 or rsa4096")
+	c.Flags().StringVar(&f.token, "token", "soft", "`TOKEN` where keys live: soft (encrypted files) or softhsm (PKCS#11)")
+	c.Flags().StringVar(&f.keys, "keys", "p256", "`KEYS` of CA, OCSP and TSU: p256, p384, rsa3072 or rsa4096")
 	c.Flags().BoolVar(&f.once, "once", false, "do it all once, stop, and end with 0 or 1")
 	for flag, values := range map[string][]string{"token": {"soft", "softhsm"}, "keys": {"p256", "p384", "rsa3072", "rsa4096"}} {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))

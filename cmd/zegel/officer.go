@@ -78,7 +78,7 @@ that the request breaks.`,
 	}
 	c.Flags().StringVar(&f.profile, "profile", "", "profile `NAME`: see zegel profile list")
 	c.Flags().StringVar(&f.csr, "csr", "", "PKCS#10 request, PEM or DER `FILE`")
-	c.Flags().StringVar(&f.subject, "subject", "", "subject `FILE` (YAML); docs/zegel.md has one for each profile")
+	c.Flags().StringVar(&f.subject, "subject", "", "subject `FILE` (YAML); testdata/request has one for each profile")
 	c.Flags().StringVar(&f.out, "out", "", "write the certificate to `FILE`, which must not exist")
 	c.Flags().BoolVar(&f.plan, "plan", false, "show what would be signed; record and sign nothing")
 	for _, name := range []string{"profile", "csr", "subject"} {
@@ -150,7 +150,7 @@ func (t *tool) printIssued(r desk.IssueReply, out string) error {
 }
 
 func (t *tool) revokeCommand() *cobra.Command {
-	var reason, note, invalidFrom string
+	var reason, note, invalidFrom, requestedAt string
 	c := &cobra.Command{
 		Use:   "revoke SERIAL --reason NAME",
 		Short: "Revoke a certificate, for good",
@@ -169,12 +169,20 @@ on the published CRL; OCSP follows within seconds. It cannot be undone
 				}
 				r.InvalidFrom = &at
 			}
+			if requestedAt != "" {
+				at, err := time.Parse(time.RFC3339, requestedAt)
+				if err != nil {
+					return badInput("read --requested-at: want a time such as 2026-03-01T08:00:00Z: %w", err)
+				}
+				r.RequestedAt = &at
+			}
 			return t.revoke(c.Context(), args[0], r)
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "CRLReason `NAME` of RFC 5280: unspecified keyCompromise affiliationChanged superseded cessationOfOperation privilegeWithdrawn")
 	c.Flags().StringVar(&note, "note", "", "`TEXT` for the record, kept sealed in the journal")
 	c.Flags().StringVar(&invalidFrom, "invalid-from", "", "`TIME` from which the key is thought compromised (invalidityDate, RFC 5280 §5.3.2)")
+	c.Flags().StringVar(&requestedAt, "requested-at", "", "`TIME` at which the request came in, if not now: the 24 hours of EN 319 411-1 REV-6.2.4-03A run from it")
 	_ = c.MarkFlagRequired("reason")
 	_ = c.RegisterFlagCompletionFunc("reason", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation", "privilegeWithdrawn"},
