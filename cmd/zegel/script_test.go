@@ -209,6 +209,39 @@ func TestScript(t *testing.T) {
 	}
 }
 
+// TestReadme runs what the README says to try by hand, word for word but for the temporary folder.
+func TestReadme(t *testing.T) {
+	r := startDemo(t)
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(readme), "## Try it by hand")
+	_, block, _ := strings.Cut(section, "```sh\n")
+	commands, _, found := strings.Cut(block, "```")
+	if !found || !strings.Contains(commands, "zegel journal verify") {
+		t.Fatal("the README has no commands to try by hand")
+	}
+	dir := t.TempDir()
+	for name, target := range map[string]string{"testdata": filepath.Join(root, "testdata"), "demo": r.dir, "bin": binaries} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "README.md"), readme, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", strings.ReplaceAll(commands, "/tmp/", dir+"/"))
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestDemoOnce runs the whole demo with every token and two kinds of key: it must be green and leave nothing running.
 func TestDemoOnce(t *testing.T) {
 	for _, token := range []string{"soft", "softhsm"} {
