@@ -14,8 +14,9 @@ import (
 
 // Files in the folder of a demo.
 const (
-	factsFile   = "demo.json"    // where everything is, once it is up
-	optionsFile = "options.json" // what it was made with, from the first moment
+	factsFile     = "demo.json"      // where everything is, once it is up
+	lastFactsFile = "demo.json.last" // the same of the last run, while the next is coming up
+	optionsFile   = "options.json"   // what it was made with, from the first moment
 )
 
 // demoOptions are what a demo is made with.
@@ -134,7 +135,7 @@ func (t *tool) openDemo(ctx context.Context, f demoFlags) (d *demo, fresh bool, 
 		return nil, false, badInput("resume the demo: %s holds one with --token %s --keys %s: name these, none, or another folder", dir, had.Token, had.Keys)
 	}
 	d.demoOptions = had
-	if _, err := os.Stat(d.path(factsFile)); err != nil {
+	if !d.cameUp() {
 		t.note("%s holds a demo that never came up: starting it again from nothing", dir)
 		if err := d.removeUnfinished(); err != nil {
 			return nil, false, err
@@ -202,19 +203,40 @@ func (d *demo) writeFacts() error {
 	for _, c := range d.children {
 		d.facts.PIDs[c.name] = c.cmd.Process.Pid
 	}
-	return d.writeJSON(factsFile, d.facts)
+	if err := d.writeJSON(factsFile, d.facts); err != nil {
+		return err
+	}
+	if err := os.Remove(d.path(lastFactsFile)); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("write demo.json: %w", err)
+	}
+	return nil
 }
 
-// resume takes everything from demo.json; addresses and files are as they were. Daemons that somebody left running would
-// answer in the place of ours, so they are looked for first.
+// cameUp reports whether the demo was ever ready.
+func (d *demo) cameUp() bool {
+	_, up := os.Stat(d.path(factsFile))
+	_, again := os.Stat(d.path(lastFactsFile))
+	return up == nil || again == nil
+}
+
+// resume takes everything from the last run's demo.json; addresses and files are as they were. The file is put aside meanwhile,
+// because whoever waits for it waits until all is ready. Daemons that somebody left running would answer in the place of ours, so they
+// are looked for first.
 func (d *demo) resume(ctx context.Context) error {
-	if err := d.readJSON(factsFile, &d.facts); err != nil {
+	err := d.readJSON(factsFile, &d.facts)
+	if os.IsNotExist(err) {
+		err = d.readJSON(lastFactsFile, &d.facts)
+	}
+	if err != nil {
 		return badInput("resume the demo: %w", err)
 	}
 	for name, address := range d.facts.HealthURLs {
 		if answers(ctx, address) {
 			return fmt.Errorf("resume the demo: a zegel-%s answers at %s already (pid %d?): stop what is left of the earlier run first", name, address, d.facts.PIDs[name])
 		}
+	}
+	if err := os.Rename(d.path(factsFile), d.path(lastFactsFile)); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("resume the demo: %w", err)
 	}
 	d.tool.configPath = d.facts.ZegelConfig
 	return nil

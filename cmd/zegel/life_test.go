@@ -215,6 +215,8 @@ func TestResumeDemo(t *testing.T) {
 // A daemon left over from an earlier run would answer in the place of the resumed demo's: it is named, and nothing starts.
 func TestResumeRefusesOrphans(t *testing.T) {
 	r := startDemo(t)
+	zegel(t, 1, "demo", "--once", "--dir", r.dir) // the demo itself is running
+	readFacts(t, r.dir)                           // and keeps its demo.json
 	if err := r.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
