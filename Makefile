@@ -7,10 +7,12 @@ APT         := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 FUZZTIME    ?= 30s
 BENCHTIME   ?= 1s
 KILLS       ?= 200
+TOKENS      ?= soft,softhsm
+KEYS        ?= p256,p384,rsa3072,rsa4096
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check judges bench fuzz soak clean need-go need-softhsm need-judges
+.PHONY: help build demo test check judges bench fuzz soak clean need-go need-softhsm need-openssl need-judges
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +23,7 @@ build: need-go ## build the five binaries into bin/
 demo: build ## run a whole provider on this machine until Ctrl-C (state in ./demo, software keys)
 	bin/zegel demo --dir demo
 
-test: need-go need-softhsm need-judges ## run all tests, with the race detector, against SoftHSM and OpenSSL
+test: need-go need-softhsm need-openssl ## run all tests, with the race detector, against SoftHSM and OpenSSL
 	go test -race -shuffle=on -timeout 20m ./...
 
 check: need-go ## formatting, vet, staticcheck and module tidiness
@@ -31,8 +33,8 @@ check: need-go ## formatting, vet, staticcheck and module tidiness
 	go mod tidy -diff
 	go mod verify
 
-judges: need-go need-softhsm need-judges ## let OpenSSL judge running demos: soft and SoftHSM, P-256 and RSA-3072
-	go test -count 1 -timeout 20m -run 'TestScript|TestDemoOnce' -v ./cmd/zegel
+judges: need-go need-softhsm need-openssl need-judges ## let what others wrote judge demos of every token and key (TOKENS=… KEYS=… for some)
+	go test -tags judges -count 1 -timeout 25m -run TestJudges ./cmd/zegel -args -tokens $(TOKENS) -keys $(KEYS)
 
 bench: need-go need-softhsm ## benchmarks of the hot paths (BENCHTIME=1s)
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count 3 ./hsm ./internal/journal ./policy ./ca ./ocsp ./tsa
@@ -43,7 +45,7 @@ fuzz: need-go ## every fuzz target for FUZZTIME (30s)
 	    echo "== $$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
 	  done; done
 
-soak: need-go need-softhsm need-judges ## kill the CA under load KILLS (200) times and check what must be true after each
+soak: need-go need-softhsm need-openssl ## kill the CA under load KILLS (200) times and check what must be true after each
 	go test -count 1 -timeout 120m -run TestKillUnderLoad -v ./cmd/zegel -args -kills $(KILLS)
 
 clean: ## remove what was built and the demo
@@ -56,5 +58,9 @@ need-go:
 need-softhsm:
 	@command -v softhsm2-util >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends softhsm2; }
 
-need-judges:
+need-openssl:
 	@command -v openssl >/dev/null && command -v curl >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends openssl curl ca-certificates; }
+
+# What judges us: the commands that show whether a package is there, and the packages.
+need-judges:
+	@command -v certtool ocsptool jarsigner >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends gnutls-bin default-jdk-headless; }

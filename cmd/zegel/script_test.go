@@ -143,7 +143,7 @@ func (r *running) variables(t *testing.T) []string {
 		"FEED_URL": r.FeedURL, "HEALTH_URL": r.HealthURLs["ca"],
 		"FEED_CERT": filepath.Join(filepath.Dir(r.ZegelConfig), "tls", "feed.pem"), "FEED_KEY": filepath.Join(filepath.Dir(r.ZegelConfig), "tls", "feed.key"),
 		"OFFICER_CERT": c.CA.Certificate, "OFFICER_KEY": c.CA.Key,
-		"PATH": binaries + ":" + os.Getenv("PATH"),
+		"PATH": binaries + ":" + os.Getenv("PATH"), "TESTDATA": testdata(t),
 	}
 	for _, c := range r.Certificates {
 		name := strings.ToUpper(strings.ReplaceAll(c.Profile, "-", "_"))
@@ -158,6 +158,16 @@ func (r *running) variables(t *testing.T) []string {
 		list = append(list, k+"="+v)
 	}
 	return list
+}
+
+// testdata is the folder of that name at the top of the tree, absolute.
+func testdata(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join("..", "..", "testdata"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func officerConfig(t *testing.T, path string) *config {
@@ -191,19 +201,25 @@ func TestScript(t *testing.T) {
 	for _, c := range []struct{ token, keys string }{{"soft", "p256"}, {"softhsm", "rsa3072"}} {
 		t.Run(c.token+"-"+c.keys, func(t *testing.T) {
 			demo := startDemo(t, "--token", c.token, "--keys", c.keys)
-			vars := demo.variables(t)
 			// Those in alone/ look at the whole provider, so nobody may use it meanwhile.
-			for _, dir := range []string{"script", "script/alone"} {
-				t.Run(dir, func(t *testing.T) {
-					testscript.Run(t, testscript.Params{
-						Dir: filepath.Join("..", "..", "testdata", dir),
-						Setup: func(e *testscript.Env) error {
-							e.Vars = append(e.Vars, vars...)
-							return nil
-						},
-					})
-				})
-			}
+			runScripts(t, demo, "script", "script/alone")
+		})
+	}
+}
+
+// runScripts runs the scripts of folders of testdata against a demo, one folder after the other.
+func runScripts(t *testing.T, demo *running, dirs ...string) {
+	t.Helper()
+	vars := demo.variables(t)
+	for _, dir := range dirs {
+		t.Run(dir, func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir: filepath.Join("..", "..", "testdata", dir),
+				Setup: func(e *testscript.Env) error {
+					e.Vars = append(e.Vars, vars...)
+					return nil
+				},
+			})
 		})
 	}
 }
