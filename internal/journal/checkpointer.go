@@ -36,7 +36,8 @@ func (j *Journal) freshCheckpoint(age time.Duration) (*checkpoint, error) {
 	}
 	j.checkpointMu.Lock()
 	defer j.checkpointMu.Unlock()
-	h, last, now := j.head.Load(), j.checkpoint.Load(), j.now()
+	last := j.checkpoint.Load()
+	h, now := j.moment()
 	if old := now.Sub(last.made); last.tree.Size == h.edge.size && old >= 0 && old < age {
 		return last, nil
 	}

@@ -275,3 +275,53 @@ func TestCheckpointTrouble(t *testing.T) {
 		t.Errorf("a replica: %v", err)
 	}
 }
+
+// TestCheckpointBesideCommit: a checkpoint that lacks an entry is not later than it, however long the disk takes: a status as of the
+// checkpoint would be wrong.
+func TestCheckpointBesideCommit(t *testing.T) {
+	var clock atomic.Int64 // Unix seconds
+	var asked atomic.Int64
+	clock.Store(1_800_000_000)
+	j, _ := openNew(t, journaltest.Options(t, func() time.Time {
+		asked.Add(1)
+		return time.Unix(clock.Load(), 0)
+	}))
+	defer j.Close()
+	journaltest.Issue(t, j, issuerA, "\x01")
+
+	release, err := journal.HoldCommits(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked.Store(0)
+	revoked := make(chan journal.Entry, 1)
+	go func() { revoked <- journaltest.Append(t, j, revoke(issuerA, "\x01"))[0] }()
+	for asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	clock.Add(10)
+	without := checkpointOf(t, j)
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	entry := <-revoked
+	if without.Size != entry.Index || without.Time.After(entry.Time) {
+		t.Errorf("a checkpoint of %v over %d entries lacks entry %d of %v", without.Time, without.Size, entry.Index, entry.Time)
+	}
+	if with := checkpointOf(t, j); with.Size != entry.Index+1 || with.Time.Unix() != clock.Load() {
+		t.Errorf("afterwards: %+v", with)
+	}
+}
+
+func checkpointOf(t *testing.T, j *journal.Journal) journal.Tree {
+	t.Helper()
+	text, err := j.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := journal.VerifyCheckpoint(text, j.VerifierKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}

@@ -147,7 +147,8 @@ func (j *Journal) commit(batch []*request) {
 		return
 	}
 	next := *j.head.Load() // the transaction's own copy
-	now := j.now().UTC().Truncate(time.Millisecond)
+	now := j.beginCommit()
+	defer j.endCommit()
 	err := j.update(func(tx *bolt.Tx) error {
 		t, err := openTables(tx)
 		if err != nil {
@@ -184,6 +185,33 @@ func (j *Journal) commit(batch []*request) {
 			r.entry, r.err = Entry{}, err
 		}
 	}
+}
+
+// beginCommit tells what time the entries bear of the transaction that begins.
+func (j *Journal) beginCommit() time.Time {
+	j.timing.Lock()
+	defer j.timing.Unlock()
+	j.committing = j.now().UTC().Truncate(time.Millisecond)
+	return j.committing
+}
+
+// endCommit follows when head has the transaction's entries, or they came to nothing.
+func (j *Journal) endCommit() {
+	j.timing.Lock()
+	defer j.timing.Unlock()
+	j.committing = time.Time{}
+}
+
+// moment is the durable end of the journal with a time at which it was that: while entries are being written it is theirs at most.
+// Otherwise a checkpoint could be later than an entry that it lacks, and a status as of that checkpoint wrong.
+func (j *Journal) moment() (*head, time.Time) {
+	j.timing.Lock()
+	defer j.timing.Unlock()
+	now := j.now()
+	if !j.committing.IsZero() && j.committing.Before(now) {
+		now = j.committing
+	}
+	return j.head.Load(), now
 }
 
 // fail makes the journal refuse from now on, and returns with which error.

@@ -68,6 +68,9 @@ type Journal struct {
 	closeOnce sync.Once
 	closeErr  error
 
+	timing     sync.Mutex // guards committing, and is held where the clock is read for an entry or a checkpoint: see moment
+	committing time.Time  // what the entries bear of the transaction under way, which head lacks; zero: there is none
+
 	checkpointMu sync.Mutex // held while a checkpoint is signed: one at a time
 	checkpoint   atomic.Pointer[checkpoint]
 	stored       atomic.Uint64 // entries that the checkpoint in the file covers
