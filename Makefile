@@ -6,7 +6,8 @@ SUDO        := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT         := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 FUZZTIME    ?= 30s
 BENCHTIME   ?= 1s
-KILLS       ?= 200
+KILLS       ?= 2000
+DURATION    ?= 1h
 TOKENS      ?= soft,softhsm
 KEYS        ?= p256,p384,rsa3072,rsa4096
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -45,8 +46,8 @@ fuzz: need-go ## every fuzz target for FUZZTIME (30s)
 	    echo "== $$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
 	  done; done
 
-soak: need-go need-softhsm need-openssl ## kill the CA under load KILLS (200) times and check what must be true after each
-	go test -count 1 -timeout 120m -run TestKillUnderLoad -v ./cmd/zegel -args -kills $(KILLS)
+soak: need-go ## kill every daemon under load, KILLS (2000) times or for DURATION (1h), then check all that must be true
+	go test -count 1 -timeout 3h -run 'TestSoak$$' -v ./cmd/zegel -args -kills $(KILLS) -duration $(DURATION)
 
 clean: ## remove what was built and the demo
 	rm -rf bin demo

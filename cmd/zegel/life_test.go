@@ -1,31 +1,18 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"flag"
-	"fmt"
-	"maps"
 	"math/big"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
-
-	"github.com/zegel-tsp/zegel/internal/desk"
-	"github.com/zegel-tsp/zegel/internal/journal"
-	"github.com/zegel-tsp/zegel/testdata/request"
 )
-
-var kills = flag.Int("kills", 4, "how often TestKillUnderLoad kills the CA")
 
 // byHand is a daemon that a test started as an operator would: from its own configuration.
 type byHand struct {
@@ -36,26 +23,15 @@ type byHand struct {
 // startByHand starts a daemon; it is stopped with the test.
 func (r *running) startByHand(t *testing.T, name string) *byHand {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(binaries, "zegel-"+name), "--config", r.Configs[name])
-	log, err := os.OpenFile(filepath.Join(r.dir, "log", name+".log"), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
+	cmd, ended, err := r.launch(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	b := &byHand{pid: cmd.Process.Pid, ended: make(chan struct{})}
-	go func() {
-		cmd.Wait() // a signal ends it: nothing to report
-		close(b.ended)
-	}()
 	t.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
-		<-b.ended
+		<-ended
 	})
-	return b
+	return &byHand{pid: cmd.Process.Pid, ended: ended}
 }
 
 // end stops a process that the demo started and waits until it is gone.
@@ -260,139 +236,5 @@ func TestDemoCommands(t *testing.T) {
 	}
 	if tried < 15 {
 		t.Errorf("%d commands tried", tried)
-	}
-}
-
-// handedOut is what callers were given: the only thing that counts after a crash.
-type handedOut struct {
-	mu      sync.Mutex
-	certs   map[string]string // serial -> PEM
-	revoked map[string]bool
-	fresh   []string // serials handed out or revoked since the last check
-}
-
-// SIGKILL the CA under load: after each restart nothing handed out is unknown, nothing acknowledged as revoked is
-// good, and the journal verifies. make soak runs it with more kills.
-func TestKillUnderLoad(t *testing.T) {
-	r := startDemo(t)
-	out := &handedOut{certs: map[string]string{}, revoked: map[string]bool{}}
-	pid := r.PIDs["ca"]
-	for round := range *kills {
-		ctx, stop := context.WithCancel(t.Context())
-		var load sync.WaitGroup
-		for worker := range 8 {
-			load.Go(func() { out.work(ctx, t, r, worker) })
-		}
-		time.Sleep(time.Duration(300+rand.IntN(700)) * time.Millisecond)
-		end(t, pid, syscall.SIGKILL)
-		stop()
-		load.Wait()
-		pid = r.startByHand(t, "ca").pid
-		waitHealthy(t, r.HealthURLs["ca"])
-		out.check(t, r, round, out.fresh)
-		out.fresh = nil
-	}
-	out.check(t, r, *kills, slices.Collect(maps.Keys(out.certs))) // everything, once more
-	if len(out.certs) == 0 || len(out.revoked) == 0 {
-		t.Fatalf("no load: %d issued, %d revoked", len(out.certs), len(out.revoked))
-	}
-	t.Logf("%d kills: %d certificates handed out, %d revoked", *kills, len(out.certs), len(out.revoked))
-	r.checkStill(t, pid)
-}
-
-// work issues, and revokes every fifth, until the CA is gone.
-func (o *handedOut) work(ctx context.Context, t *testing.T, r *running, worker int) {
-	tl := &tool{configPath: r.ZegelConfig}
-	subject, err := request.Example("qcp-n")
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	csr, err := os.ReadFile(filepath.Join(r.dir, "subscribers", "qcp-n.csr"))
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	err = tl.withCA(func(ca *desk.Client) error {
-		for n := 0; ctx.Err() == nil; n++ {
-			reply, err := ca.Issue(ctx, desk.IssueRequest{Profile: "qcp-n", CSR: string(csr), Subject: string(subject), SubjectName: "load"})
-			if err != nil {
-				return err
-			}
-			o.mu.Lock()
-			o.certs[reply.Serial] = reply.Cert
-			o.fresh = append(o.fresh, reply.Serial)
-			o.mu.Unlock()
-			if n%5 != worker%5 {
-				continue
-			}
-			if _, err := ca.Revoke(ctx, reply.Serial, desk.RevokeRequest{Reason: "superseded"}); err != nil {
-				return err
-			}
-			o.mu.Lock()
-			o.revoked[reply.Serial] = true
-			o.mu.Unlock()
-		}
-		return nil
-	})
-	var refused *desk.Error
-	if errors.As(err, &refused) {
-		t.Errorf("the CA refused sound work: %v", err)
-	}
-}
-
-// check asks the restarted CA for what was handed out.
-func (o *handedOut) check(t *testing.T, r *running, round int, serials []string) {
-	t.Helper()
-	tl := &tool{configPath: r.ZegelConfig}
-	err := tl.withCA(func(ca *desk.Client) error {
-		for _, serial := range serials {
-			pem := o.certs[serial]
-			c, err := ca.Certificate(t.Context(), serial)
-			if err != nil {
-				return fmt.Errorf("round %d: %s was handed out: %w", round, serial, err)
-			}
-			if c.Cert != pem {
-				return fmt.Errorf("round %d: %s is not the certificate that was handed out", round, serial)
-			}
-			// one whose revocation was recorded but not acknowledged may be revoked too
-			if c.Status != "revoked" && (o.revoked[serial] || c.Status != "good") {
-				return fmt.Errorf("round %d: %s is %s, acknowledged as revoked: %v", round, serial, c.Status, o.revoked[serial])
-			}
-		}
-		open, err := ca.Certificates(t.Context(), desk.Search{Status: "intended"})
-		if err == nil && len(open) > 0 {
-			err = fmt.Errorf("round %d: %d intents are still open after recovery", round, len(open))
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if report := zegel(t, 0, "--config", r.ZegelConfig, "journal", "verify", "--json"); !strings.Contains(report, `"ok": true`) {
-		t.Fatalf("round %d: %s", round, report)
-	}
-}
-
-// checkStill stops the CA and verifies its journal from the outside.
-func (r *running) checkStill(t *testing.T, pid int) {
-	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	var j *journal.Journal
-	var err error
-	for range 20 { // OpenReadOnly itself waits a second for the lock
-		if j, err = journal.OpenReadOnly(r.Journals["ca"]); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer j.Close()
-	report, err := j.Verify(t.Context())
-	if err != nil || !report.OK {
-		t.Fatalf("%+v, %v", report, err)
 	}
 }
