@@ -56,8 +56,8 @@ type soak struct {
 	daemons map[string]*victim
 	book    *book
 	figures *figures
-	checks  chan []string // serials that the restarted CA has to know
-	faults  atomic.Int64
+	checks  chan []string           // serials that the restarted CA has to know
+	faults  sync.Map                // by format: *atomic.Int64, how many
 	giveUp  context.CancelCauseFunc // when a daemon does not come back: nothing more can be learned
 }
 
@@ -138,9 +138,10 @@ func newSoak(t *testing.T) *soak {
 	return s
 }
 
-// fault reports what must not be. The first twenty are told.
+// fault reports what must not be. Of each kind the first five are told.
 func (s *soak) fault(format string, args ...any) {
-	if s.faults.Add(1) <= 20 {
+	n, _ := s.faults.LoadOrStore(format, new(atomic.Int64))
+	if n.(*atomic.Int64).Add(1) <= 5 {
 		s.t.Errorf("after %v: %s", time.Since(s.began).Round(time.Millisecond), fmt.Sprintf(format, args...))
 	}
 }
