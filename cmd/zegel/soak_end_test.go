@@ -168,7 +168,7 @@ func (s *soak) checkLists() (abandoned []string) {
 		}
 	}
 	if open := states["intended"]; len(open) > 0 {
-		s.fault("%d intents are open at the end: %v", len(open), open)
+		s.fault("%d intents are open at the end, among them %v", len(open), open[0])
 	}
 	s.orderCRL()
 	s.fetchCRL()
@@ -388,7 +388,7 @@ func (s *soak) checkTokens() {
 		delete(missing, serial)
 	}
 	if len(missing) > 0 {
-		s.fault("%d tokens are not in the TSA's journal: %v", len(missing), slices.Collect(maps.Keys(missing)))
+		s.fault("%d tokens are not in the TSA's journal, among them %v", len(missing), slices.Sorted(maps.Keys(missing))[0])
 	}
 	s.figures.add("tokens recorded that no client received", len(serials)-len(s.book.tokens))
 }
