@@ -29,7 +29,7 @@ test: need-go need-softhsm need-openssl ## run all tests, with the race detector
 
 check: need-go ## formatting, vet, staticcheck and module tidiness
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt wants:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
-	go vet ./...
+	go vet ./... && go vet -tags judges ./cmd/zegel
 	go run $(STATICCHECK) -checks all,-ST1000,-ST1005 ./...
 	go mod tidy -diff
 	go mod verify
@@ -50,7 +50,7 @@ soak: need-go ## kill every daemon under load, KILLS (2000) times or for DURATIO
 	go test -count 1 -timeout 3h -run 'TestSoak$$' -v ./cmd/zegel -args -kills $(KILLS) -duration $(DURATION)
 
 clean: ## remove what was built and the demo
-	rm -rf bin demo
+	rm -rf bin build demo
 
 need-go:
 	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl/) and put it on PATH"; exit 1; }
@@ -65,3 +65,8 @@ need-openssl:
 # What judges us: the commands that show whether a package is there, and the packages.
 need-judges:
 	@command -v certtool ocsptool jarsigner >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends gnutls-bin default-jdk-headless; }
+	@command -v osslsigncode >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends osslsigncode; }
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { $(APT) update -q && $(APT) install -q -y --no-install-recommends nginx-light; }
+	@command -v node >/dev/null && command -v npm >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends nodejs npm; }
+	@cmp -s testdata/judges/pkijs/package.json build/judges/package.json && test -d build/judges/node_modules || { mkdir -p build/judges && \
+	  cp testdata/judges/pkijs/package.json build/judges/ && npm install --prefix build/judges --no-package-lock --no-audit --no-fund --loglevel=error; }

@@ -21,6 +21,8 @@ func TestJudges(t *testing.T) {
 		for _, keys := range strings.Split(*judgeKeys, ",") {
 			t.Run(token+"-"+keys, func(t *testing.T) {
 				demo := startDemo(t, "--token", token, "--keys", keys)
+				demo.commands = clients()
+				demo.extra = append(demo.extra, standins(t, demo)...)
 				runScripts(t, demo, "script", "script/judges")
 			})
 		}

@@ -67,6 +67,9 @@ type running struct {
 
 	ended  chan error
 	killed bool // by the test itself: no clean end is expected
+
+	extra    []string                                                            // NAME=VALUE: variables that a test adds for its scripts
+	commands map[string]func(ts *testscript.TestScript, neg bool, args []string) // and what they may call beside programs
 }
 
 // startDemo starts a demo and waits for demo.json; the cleanup interrupts it and wants a clean end.
@@ -144,6 +147,7 @@ func (r *running) variables(t *testing.T) []string {
 		"FEED_CERT": filepath.Join(filepath.Dir(r.ZegelConfig), "tls", "feed.pem"), "FEED_KEY": filepath.Join(filepath.Dir(r.ZegelConfig), "tls", "feed.key"),
 		"OFFICER_CERT": c.CA.Certificate, "OFFICER_KEY": c.CA.Key,
 		"PATH": binaries + ":" + os.Getenv("PATH"), "TESTDATA": testdata(t),
+		"JUDGE": filepath.Join(testdata(t), "judges", "pkijs", "judge.js"), "NODE_MODULES": filepath.Join(testdata(t), "..", "build", "judges", "node_modules"),
 	}
 	for _, c := range r.Certificates {
 		name := strings.ToUpper(strings.ReplaceAll(c.Profile, "-", "_"))
@@ -152,6 +156,7 @@ func (r *running) variables(t *testing.T) []string {
 		}
 		vars[name] = c.Cert
 		vars[name+"_SERIAL"] = c.Serial
+		vars[name+"_KEY"] = c.Key
 	}
 	var list []string
 	for k, v := range vars {
@@ -210,11 +215,12 @@ func TestScript(t *testing.T) {
 // runScripts runs the scripts of folders of testdata against a demo, one folder after the other.
 func runScripts(t *testing.T, demo *running, dirs ...string) {
 	t.Helper()
-	vars := demo.variables(t)
+	vars := append(demo.variables(t), demo.extra...)
 	for _, dir := range dirs {
 		t.Run(dir, func(t *testing.T) {
 			testscript.Run(t, testscript.Params{
-				Dir: filepath.Join("..", "..", "testdata", dir),
+				Dir:  filepath.Join("..", "..", "testdata", dir),
+				Cmds: demo.commands,
 				Setup: func(e *testscript.Env) error {
 					e.Vars = append(e.Vars, vars...)
 					return nil
