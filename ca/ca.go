@@ -70,10 +70,12 @@ type Config struct {
 	Journal *journal.Journal // open for writing; its Options.Now must tell Clock's time
 	Clock   clock.Clock
 	// Key is the CA's key: it signs certificates and CRLs and nothing else (411-1 GEN-6.5.3-03).
-	Key         crypto.Signer
-	Certificate *x509.Certificate // the CA's own
-	Instance    byte              // first octet of every serial, 01 to 7F: unlike that of any other CA of the provider
-	URLs        policy.URLs       // written into certificates
+	Key crypto.Signer
+	// SignatureScheme is what an RSA key signs with; "": der.PKCS1v15. It may change from one start to the next.
+	SignatureScheme der.Scheme
+	Certificate     *x509.Certificate // the CA's own
+	Instance        byte              // first octet of every serial, 01 to 7F: unlike that of any other CA of the provider
+	URLs            policy.URLs       // written into certificates
 
 	PublishDir string // an existing folder that a web server serves
 	CRLFile    string // name of the CRL in it: "issuing.crl"
@@ -136,7 +138,7 @@ func newIssuer(c Config) (*Issuer, error) {
 	if c.Instance < 0x01 || c.Instance > 0x7f {
 		return nil, fmt.Errorf("instance %d: want 1 to 127, the first octet of every serial", c.Instance)
 	}
-	algorithm, err := der.AlgorithmFor(c.Key.Public())
+	algorithm, err := der.AlgorithmFor(c.Key.Public(), c.SignatureScheme)
 	if err != nil {
 		return nil, err
 	}

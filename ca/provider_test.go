@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/zegel-tsp/zegel/internal/clock"
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/internal/journal/journaltest"
@@ -127,6 +128,7 @@ type provider struct {
 	options journal.Options
 	rootKey *testKey
 	key     *testKey
+	scheme  der.Scheme // of both keys
 	journal *journal.Journal
 	root    *x509.Certificate
 	cert    *x509.Certificate
@@ -147,6 +149,13 @@ func newProviderKeyed(tb testing.TB, key crypto.Signer) (*provider, *testClock) 
 	return newProviderOf(tb, c, &testKey{Signer: key, signed: map[string]int{}}), c
 }
 
+// newProviderSigning has a root and an issuing CA with that key, which sign with scheme.
+func newProviderSigning(tb testing.TB, key crypto.Signer, scheme der.Scheme) *provider {
+	tb.Helper()
+	k := &testKey{Signer: key, signed: map[string]int{}}
+	return (&provider{rootKey: k, key: k, scheme: scheme, clock: &testClock{t: start}}).set(tb)
+}
+
 func newProviderWith(tb testing.TB, clock clock.Clock) *provider {
 	tb.Helper()
 	return newProviderOf(tb, clock, newTestKey(tb))
@@ -154,8 +163,14 @@ func newProviderWith(tb testing.TB, clock clock.Clock) *provider {
 
 func newProviderOf(tb testing.TB, c clock.Clock, key *testKey) *provider {
 	tb.Helper()
-	p := &provider{TB: tb, dir: tb.TempDir(), clock: c, rootKey: newTestKey(tb), key: key}
-	p.options = journaltest.Options(tb, clock.Recorded(c, p.lastTime)) // as zegel-ca does
+	return (&provider{rootKey: newTestKey(tb), key: key, clock: c}).set(tb)
+}
+
+// set makes the rest of a provider with keys and a clock.
+func (p *provider) set(tb testing.TB) *provider {
+	tb.Helper()
+	p.TB, p.dir = tb, tb.TempDir()
+	p.options = journaltest.Options(tb, clock.Recorded(p.clock, p.lastTime)) // as zegel-ca does
 	if err := os.Mkdir(p.publishDir(), 0o755); err != nil {
 		tb.Fatal(err)
 	}
@@ -212,7 +227,7 @@ func (p *provider) restart() {
 
 func (p *provider) config() Config {
 	return Config{
-		Journal: p.journal, Clock: p.clock, Key: p.key, Certificate: p.cert, Instance: 1,
+		Journal: p.journal, Clock: p.clock, Key: p.key, SignatureScheme: p.scheme, Certificate: p.cert, Instance: 1,
 		URLs: testURLs(), PublishDir: p.publishDir(), CRLFile: "issuing.crl",
 		CRLEvery: 12 * time.Hour, CRLLife: 24 * time.Hour, Log: quiet,
 	}
@@ -238,7 +253,7 @@ func (p *provider) newIssuer() *Issuer {
 func (p *provider) holdCeremony() {
 	p.Helper()
 	rootDER, err := IssueRoot(p.Context(), RootConfig{
-		Journal: p.journal, Clock: p.clock, Key: p.rootKey, Instance: 2, Actor: testActor,
+		Journal: p.journal, Clock: p.clock, Key: p.rootKey, SignatureScheme: p.scheme, Instance: 2, Actor: testActor,
 		Profile: p.profile("root-ca"), Subject: caName("TEST Root"), Log: quiet,
 	})
 	if err != nil {
@@ -257,7 +272,7 @@ func (p *provider) holdCeremony() {
 func (p *provider) newRootIssuer() *Issuer {
 	p.Helper()
 	i, err := New(Config{
-		Journal: p.journal, Clock: p.clock, Key: p.rootKey, Certificate: p.root, Instance: 2,
+		Journal: p.journal, Clock: p.clock, Key: p.rootKey, SignatureScheme: p.scheme, Certificate: p.root, Instance: 2,
 		URLs:       policy.URLs{CRL: "http://pki.example.nl/root.crl", CAIssuers: "http://pki.example.nl/root.cer"},
 		PublishDir: p.publishDir(), CRLFile: "root.crl", CRLEvery: 180 * 24 * time.Hour, CRLLife: 365 * 24 * time.Hour, Log: quiet,
 	})

@@ -17,23 +17,25 @@ import (
 
 // RootConfig says what root to make.
 type RootConfig struct {
-	Journal  *journal.Journal
-	Clock    clock.Clock
-	Key      crypto.Signer // the root's key, which is also the one certified
-	Instance byte          // as in Config
-	Actor    journal.Actor // who holds the ceremony
-	Profile  *policy.Profile
-	Subject  *policy.Subject
-	NotAfter time.Time // zero: the profile's validity
-	Evidence []byte    // JSON, sealed in the journal
-	Log      *slog.Logger
+	Journal *journal.Journal
+	Clock   clock.Clock
+	Key     crypto.Signer // the root's key, which is also the one certified
+	// SignatureScheme is what an RSA key signs with; "": der.PKCS1v15.
+	SignatureScheme der.Scheme
+	Instance        byte          // as in Config
+	Actor           journal.Actor // who holds the ceremony
+	Profile         *policy.Profile
+	Subject         *policy.Subject
+	NotAfter        time.Time // zero: the profile's validity
+	Evidence        []byte    // JSON, sealed in the journal
+	Log             *slog.Logger
 }
 
 // IssueRoot makes the self-signed certificate of a root, in the order and with the journal of
 // Issuer.Issue, and returns its DER. The journal then has the root as its own issuer. With the
 // certificate, New makes the Issuer that signs the issuing CAs and the root's CRL.
 func IssueRoot(ctx context.Context, c RootConfig) ([]byte, error) {
-	i, err := newIssuer(Config{Journal: c.Journal, Clock: c.Clock, Key: c.Key, Instance: c.Instance, Log: c.Log})
+	i, err := newIssuer(Config{Journal: c.Journal, Clock: c.Clock, Key: c.Key, SignatureScheme: c.SignatureScheme, Instance: c.Instance, Log: c.Log})
 	if err != nil {
 		return nil, fmt.Errorf("set up root: %w", err)
 	}

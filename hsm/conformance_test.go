@@ -2,6 +2,7 @@ package hsm_test
 
 import (
 	"flag"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,29 @@ func TestTokenConforms(t *testing.T) {
 		t.Fatal(err)
 	}
 	hsmtest.Run(t, suite)
+}
+
+// TestServiceKeys: the tokens that come with nothing to buy make every key that services have, and RSASSA-PSS with it, so that
+// the suites above have signed with all of them.
+func TestServiceKeys(t *testing.T) {
+	for name, token := range map[string]*hsmtest.Token{"soft token": hsmtest.SoftToken(t), "SoftHSM": hsmtest.SoftHSM(t)} {
+		tokens := hsm.New(token.Config)
+		info, err := tokens.Token(token.URI("any"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []hsm.KeyAlgorithm{hsm.P256, hsm.P384, hsm.P521, hsm.RSA3072, hsm.RSA4096} {
+			if !slices.Contains(info.Algorithms, want) {
+				t.Errorf("%s makes no %s key", name, want)
+			}
+		}
+		if !info.PSS {
+			t.Errorf("%s does not sign by RSASSA-PSS", name)
+		}
+		if err := tokens.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func namedSuite(uri, env, wrong string) (hsmtest.Config, error) {

@@ -51,7 +51,7 @@ func BenchmarkSignP256(b *testing.B)    { benchSign(b, newKey(b)) }
 func BenchmarkSignRSA3072(b *testing.B) { benchSign(b, rsa3072(b)) }
 
 func benchSign(b *testing.B, key crypto.Signer) {
-	a, err := der.AlgorithmFor(key.Public())
+	a, err := der.AlgorithmFor(key.Public(), "")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package ocsp
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -19,6 +21,46 @@ import (
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/journal"
 )
+
+// AlgorithmIdentifiers of answers, as the standards write them.
+const (
+	hexECDSA256 = "300a06082a8648ce3d040302"
+	hexECDSA384 = "300a06082a8648ce3d040303"
+	hexECDSA512 = "300a06082a8648ce3d040304"
+	hexRSA256   = "300d06092a864886f70d01010b0500"
+	hexPSS256   = "304106092a864886f70d01010a3034a00f300d06096086480165030402010500" +
+		"a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120"
+)
+
+func newRSA(t testing.TB, bits int) crypto.Signer {
+	t.Helper()
+	k, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func newEC(t testing.TB, curve elliptic.Curve) crypto.Signer {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// A scheme of RSA keys with an EC key is refused, and so is one that nobody knows.
+func TestNewRefusesScheme(t *testing.T) {
+	p := newProvider(t, nil)
+	c := Config{Replica: p.journal, Clock: p.clock, Issuer: p.ca, Certificate: p.certificate, Key: p.key}
+	for scheme, want := range map[der.Scheme]string{der.PSS: "an EC key", der.PKCS1v15: "an EC key", "oaep": "write pkcs1v15 or pss"} {
+		c.SignatureScheme = scheme
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", scheme, err)
+		}
+	}
+}
 
 // openssl is the relying party of these tests. It looks at the machine's own time, and so the
 // provider begins now.
@@ -55,18 +97,34 @@ func (o openssl) ocsp(arguments ...string) (output string, ok bool) {
 	return string(out), err == nil
 }
 
-// The answers to OpenSSL's own requests, by POST: states, hashes, nonce and none, P-256 and RSA-3072.
+// The answers to OpenSSL's own requests, by POST: states, hashes, nonce and none, every kind of key and scheme.
 func TestOpenSSL(t *testing.T) {
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 3072)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, key := range map[string]crypto.Signer{"P-256": newKey(t), "RSA-3072": rsaKey} {
-		t.Run(name, func(t *testing.T) {
-			p := newProviderAt(t, time.Now(), key, nil)
+	small, great := newRSA(t, 3072), newRSA(t, 4096)
+	for _, c := range []struct {
+		name       string
+		key        crypto.Signer
+		scheme     der.Scheme
+		identifier string // hex, RFC 5758 §3.2 or RFC 4055 §5, §3.1
+	}{
+		{"P-256", newKey(t), "", hexECDSA256},
+		{"P-384", newEC(t, elliptic.P384()), "", hexECDSA384},
+		{"P-521", newEC(t, elliptic.P521()), "", hexECDSA512},
+		{"RSA-3072", small, der.PKCS1v15, hexRSA256},
+		{"RSA-3072 PSS", small, der.PSS, hexPSS256},
+		{"RSA-4096", great, "", hexRSA256},
+		{"RSA-4096 PSS", great, der.PSS, hexPSS256},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newProviderAt(t, time.Now(), c.key, func(config *Config) { config.SignatureScheme = c.scheme })
+			if got := fmt.Sprintf("%x", p.responder.algorithm.Identifier()); got != c.identifier {
+				t.Errorf("signs with %s, want %s", got, c.identifier)
+			}
 			goodSerial, revokedSerial := p.issue(), p.issue()
 			p.revoke(revokedSerial, journal.Superseded)
 			p.checkpoint()
+			if response := p.responder.Respond(t.Context(), p.request(goodSerial)); !bytes.Contains(response, p.responder.algorithm.Identifier()) {
+				t.Error("the answer does not name its algorithm")
+			}
 			o := newOpenSSL(t, p)
 			url := p.serve()
 			for _, nonce := range []string{"-nonce", "-no_nonce"} {

@@ -533,8 +533,8 @@ func parseResponse(b []byte, certificate *x509.Certificate) (responseStatus, bas
 		!list.ReadASN1Element(&leaf, cbasn1.SEQUENCE) || !list.Empty() || !bytes.Equal(leaf, certificate.Raw) {
 		return 0, basic, errResponse
 	}
-	want, err := der.AlgorithmFor(certificate.PublicKey)
-	if err != nil || !bytes.Equal(algorithm, want.Identifier()) {
+	want, err := der.AlgorithmOf(certificate.PublicKey, algorithm)
+	if err != nil {
 		return 0, basic, errResponse
 	}
 	if err := want.Verify(certificate.PublicKey, tbs, signature); err != nil {

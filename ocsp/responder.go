@@ -60,6 +60,9 @@ type Config struct {
 	Certificate *x509.Certificate
 	Key         crypto.Signer
 
+	// SignatureScheme is what an RSA key signs with; "": der.PKCS1v15.
+	SignatureScheme der.Scheme
+
 	// StatusLife is nextUpdate minus thisUpdate: 1 s to 24 h. Zero: DefaultStatusLife.
 	StatusLife time.Duration
 
@@ -131,7 +134,7 @@ func New(c Config) (*Responder, error) {
 	if r.serial, err = journal.ParseSerial(c.Certificate.SerialNumber.Text(16)); err != nil {
 		return nil, fmt.Errorf("make responder: read responder certificate: %w", err)
 	}
-	if r.algorithm, err = der.AlgorithmFor(c.Certificate.PublicKey); err != nil {
+	if r.algorithm, err = der.AlgorithmFor(c.Certificate.PublicKey, c.SignatureScheme); err != nil {
 		return nil, fmt.Errorf("make responder: %w", err)
 	}
 	if r.issuer, err = newIssuer(c.Issuer); err != nil {

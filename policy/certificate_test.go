@@ -151,7 +151,12 @@ func testRequest(t testing.TB, p *Profile, key crypto.Signer) Request {
 // newTestRoot makes a root with the profile root-ca.
 func newTestRoot(t testing.TB, key crypto.Signer) *testCA {
 	t.Helper()
-	algorithm, err := der.AlgorithmFor(key.Public())
+	return newTestRootWith(t, key, "")
+}
+
+func newTestRootWith(t testing.TB, key crypto.Signer, scheme der.Scheme) *testCA {
+	t.Helper()
+	algorithm, err := der.AlgorithmFor(key.Public(), scheme)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +168,12 @@ func newTestRoot(t testing.TB, key crypto.Signer) *testCA {
 // newTestIssuer makes an issuing CA under root, with the profile issuing-ca.
 func newTestIssuer(t testing.TB, root *testCA, key crypto.Signer) *testCA {
 	t.Helper()
-	algorithm, err := der.AlgorithmFor(key.Public())
+	return newTestIssuerWith(t, root, key, "")
+}
+
+func newTestIssuerWith(t testing.TB, root *testCA, key crypto.Signer, scheme der.Scheme) *testCA {
+	t.Helper()
+	algorithm, err := der.AlgorithmFor(key.Public(), scheme)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +196,7 @@ func testIssuerFor(t testing.TB, p *Profile) *testCA {
 	switch p.name {
 	case "root-ca":
 		key := testKeyP256()
-		algorithm, err := der.AlgorithmFor(key.Public())
+		algorithm, err := der.AlgorithmFor(key.Public(), "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,7 +52,10 @@ func ParseCSR(text []byte) (publicKey []byte, err error) {
 		v.add("ETSI TS 119 312 §5", "the CSR is signed with SHA-1, which proves nothing any more: make it again with SHA-256 (openssl req -sha256)")
 		return nil, v
 	}
-	if err := parsed.CheckSignature(); err != nil {
+	if err := parsed.CheckSignature(); errors.Is(err, x509.ErrUnsupportedAlgorithm) {
+		return nil, errors.New("check CSR signature: its algorithm is none that is verified here: ECDSA, RSASSA-PKCS1-v1_5 and RSASSA-PSS with SHA-256, SHA-384 or SHA-512 are, " +
+			"PSS with MGF1 by the same hash and a salt as long as the digest (openssl req -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest)")
+	} else if err != nil {
 		return nil, fmt.Errorf("check CSR signature: who sent it has not shown that the private key is theirs (EN 319 411-1 REG-6.3.1-01): %w", err)
 	}
 	return bytes.Clone(spki), nil

@@ -26,7 +26,7 @@ func exampleRoot() (*policy.Profile, policy.Request, policy.Issuer, error) {
 	if err != nil {
 		return nil, policy.Request{}, policy.Issuer{}, err
 	}
-	algorithm, err := der.AlgorithmFor(key.Public())
+	algorithm, err := der.AlgorithmFor(key.Public(), "")
 	begin := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 	request := policy.Request{
 		Subject: &policy.Subject{Attributes: []policy.Attribute{

@@ -83,7 +83,8 @@ func extensionNotInProfile(c *certificate, p *Profile) string {
 }
 
 // agreedAlgorithms are the AlgorithmIdentifiers of TS 119 312 V2.1.1 that the ECCG agrees to and this CA signs
-// with: ECDSA with SHA-2 (RFC 5758 §3.2, parameters absent), RSASSA-PKCS1-v1_5 with SHA-2 (RFC 4055 §5, parameters NULL).
+// with: ECDSA with SHA-2 (RFC 5758 §3.2, parameters absent), RSASSA-PKCS1-v1_5 with SHA-2 (RFC 4055 §5, parameters NULL),
+// RSASSA-PSS with SHA-2, MGF1 with the same hash and a salt of its length (RFC 4055 §3.1, pssParameters).
 var agreedAlgorithms = []struct {
 	id         asn1.ObjectIdentifier
 	parameters []byte
@@ -94,6 +95,21 @@ var agreedAlgorithms = []struct {
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, asn1.NullBytes},
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 12}, asn1.NullBytes},
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 13}, asn1.NullBytes},
+	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}, pssParameters(1, 32)},
+	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}, pssParameters(2, 48)},
+	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}, pssParameters(3, 64)},
+}
+
+// pssParameters are the octets of RSASSA-PSS-params (RFC 4055 §3.1) with a hash of NIST's arc 2.16.840.1.101.3.4.2, its
+// parameters NULL, in both places, and a salt of that many octets; trailerField is the default and left out.
+func pssParameters(hash, salt byte) []byte {
+	return []byte{
+		0x30, 0x34,
+		0xa0, 0x0f, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, hash, 0x05, 0x00,
+		0xa1, 0x1c, 0x30, 0x1a, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x08,
+		0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, hash, 0x05, 0x00,
+		0xa2, 0x03, 0x02, 0x01, salt,
+	}
 }
 
 func signatureAlgorithmNotAgreed(c *certificate, _ *Profile) string {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/policy"
 )
@@ -47,6 +48,8 @@ func TestNewRefuses(t *testing.T) {
 		{"no clock", func(c *Config) { c.Clock = nil }, "clock"},
 		{"no key", func(c *Config) { c.Unit.Key = nil }, "key"},
 		{"another key", func(c *Config) { c.Unit.Key = newP256(t) }, "another key"},
+		{"PSS with an EC key", func(c *Config) { c.Unit.SignatureScheme = der.PSS }, "an EC key"},
+		{"a scheme that is none", func(c *Config) { c.Unit.SignatureScheme = "oaep" }, "write pkcs1v15 or pss"},
 		{"no chain", func(c *Config) { c.Unit.Chain = nil }, "chain"},
 		{"chain without root", func(c *Config) { c.Unit.Chain = c.Unit.Chain[:1] }, ""},
 		{"chain of another CA", func(c *Config) { c.Unit.Chain = ca.unit(t, key, tsuTemplate()).Chain[1:] }, "chain"},

@@ -1,7 +1,6 @@
 package tsa
 
 import (
-	"crypto"
 	"encoding/pem"
 	"fmt"
 	"os"
@@ -10,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/zegel-tsp/zegel/internal/der"
 )
 
 // openssl runs the judge in dir; its output is the error's text.
@@ -29,16 +30,14 @@ func writeFile(t testing.TB, dir, name string, content []byte) {
 }
 
 // TestOpenSSLVerifies has `openssl ts` make the requests and verify the tokens: each imprint hash,
-// with and without certificates, for each kind of key.
+// with and without certificates, for each kind of key. It does not read RSASSA-PSS: that is for `openssl cms`, below.
 func TestOpenSSLVerifies(t *testing.T) {
-	rsaKey, err := rsa3072()
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys := map[string]crypto.Signer{"P-256": newP256(t), "RSA-3072": rsaKey}
 	hashes := []string{"sha256", "sha384", "sha512", "sha3-256", "sha3-384", "sha3-512"}
-	for name, key := range keys {
-		b := newBench(t, key, nil)
+	for _, s := range services(t) {
+		if s.scheme == der.PSS {
+			continue
+		}
+		b := newBench(t, s.key, func(c *Config) { c.Unit.SignatureScheme = s.scheme })
 		dir := t.TempDir()
 		writeFile(t, dir, "root.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.ca.root.Raw}))
 		writeFile(t, dir, "untrusted.pem", append(
@@ -47,11 +46,36 @@ func TestOpenSSLVerifies(t *testing.T) {
 		writeFile(t, dir, "data", []byte("data"))
 		for i, hash := range hashes {
 			for _, cert := range []bool{true, false} {
-				t.Run(fmt.Sprintf("%s/%s/cert=%v", name, hash, cert), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s/cert=%v", s.name, hash, cert), func(t *testing.T) {
 					opensslRoundTrip(t, b, dir, opensslQuery{hash: hash, cert: cert, nonce: i%2 == 0})
 				})
 			}
 		}
+	}
+}
+
+// TestOpenSSLReadsPSS has `openssl cms` verify the SignerInfo of PSS tokens (RFC 4056). `openssl ts` of OpenSSL 3.0 cannot, as
+// docs/tsa.md warns.
+func TestOpenSSLReadsPSS(t *testing.T) {
+	for _, s := range services(t) {
+		if s.scheme != der.PSS {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			b := newBench(t, s.key, func(c *Config) { c.Unit.SignatureScheme = s.scheme })
+			dir := t.TempDir()
+			token, err := ParseResponse(b.ask(t, "data", nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, dir, "root.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.ca.root.Raw}))
+			writeFile(t, dir, "token.der", token)
+			at := strconv.FormatInt(testTime.Unix(), 10)
+			out, err := openssl(t, dir, "cms", "-verify", "-inform", "DER", "-in", "token.der", "-CAfile", "root.pem", "-purpose", "timestampsign", "-attime", at, "-out", "tstinfo.der")
+			if err != nil || !strings.Contains(out, "successful") {
+				t.Errorf("openssl cms: %v: %s", err, out)
+			}
+		})
 	}
 }
 

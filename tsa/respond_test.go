@@ -210,21 +210,17 @@ func TestRespondSerialTaken(t *testing.T) {
 
 // TestToken looks at every field of a token through our own verifier and through digitorus/timestamp.
 func TestToken(t *testing.T) {
-	rsaKey, err := rsa3072()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, key := range []crypto.Signer{newP256(t), rsaKey} {
-		b := newBench(t, key, nil)
+	for _, s := range services(t) {
+		b := newBench(t, s.key, func(c *Config) { c.Unit.SignatureScheme = s.scheme })
 		for _, h := range imprintHashes {
 			for _, certReq := range []bool{true, false} {
-				t.Run(h.hash.String(), func(t *testing.T) { testToken(t, b, h.hash, certReq) })
+				t.Run(s.name+" "+h.hash.String(), func(t *testing.T) { testToken(t, b, s, h.hash, certReq) })
 			}
 		}
 	}
 }
 
-func testToken(t *testing.T, b *bench, h crypto.Hash, certReq bool) {
+func testToken(t *testing.T, b *bench, s service, h crypto.Hash, certReq bool) {
 	hasher := h.New()
 	hasher.Write([]byte("data"))
 	nonce := NewNonce()
@@ -257,8 +253,11 @@ func testToken(t *testing.T, b *bench, h crypto.Hash, certReq bool) {
 	if issued.TokenHash != sha256.Sum256(ts.Token) || issued.Serial.String() != ts.SerialNumber || !issued.GenTime.Equal(ts.GenTime) || !bytes.Contains(ts.Token, issued.TSTInfo) {
 		t.Errorf("the journal recorded %+v", issued)
 	}
-	if h > crypto.SHA512 {
-		return // digitorus does not know SHA-3
+	if ts.Signature != s.algorithm || !bytes.Contains(ts.Token, unhex(t, s.identifier)) {
+		t.Errorf("the token is signed with %s, want %s", ts.Signature, s.algorithm)
+	}
+	if h > crypto.SHA512 || s.scheme == der.PSS {
+		return // digitorus knows neither SHA-3 nor RSASSA-PSS
 	}
 	d, err := timestamp.ParseResponse(response)
 	if err != nil {

@@ -3,8 +3,6 @@ package tsa
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -347,77 +345,4 @@ func (d *signedData) findCertificate(a attributes, given []*x509.Certificate) (*
 		return nil, nil, errors.New("signingCertificateV2 names another certificate than the signer's: issuer or serial differs")
 	}
 	return found, others, nil
-}
-
-// signatureAlgorithm is one that a SignerInfo may name.
-type signatureAlgorithm struct {
-	name string
-	id   asn1.ObjectIdentifier
-	rsa  bool
-	hash crypto.Hash // 0: what digestAlgorithm says
-}
-
-// signatureAlgorithms of RFC 5754 §3 and RFC 5758 §3.2.
-var signatureAlgorithms = [...]signatureAlgorithm{
-	{"rsaEncryption", asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}, true, 0},
-	{"sha256WithRSAEncryption", asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, true, crypto.SHA256},
-	{"sha384WithRSAEncryption", asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 12}, true, crypto.SHA384},
-	{"sha512WithRSAEncryption", asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 13}, true, crypto.SHA512},
-	{"ecdsa-with-SHA256", asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, false, crypto.SHA256},
-	{"ecdsa-with-SHA384", asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}, false, crypto.SHA384},
-	{"ecdsa-with-SHA512", asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}, false, crypto.SHA512},
-}
-
-// minRSA is the shortest modulus, in bits, that is accepted in a token of any authority (TS 119 312 §6:
-// what was made with less was never recommended).
-const minRSA = 2048
-
-// checkSignature verifies the signature over the signed attributes.
-func (i *signerInfo) checkSignature(pub crypto.PublicKey) error {
-	algorithm, err := readSignatureAlgorithm(i.signatureAlgorithm)
-	if err != nil {
-		return err
-	}
-	if algorithm.hash != 0 && algorithm.hash != i.digest {
-		return fmt.Errorf("signatureAlgorithm is %s, but digestAlgorithm %v", algorithm.name, i.digest)
-	}
-	i.algorithmName = algorithm.name
-	h := i.digest.New()
-	h.Write(i.signedAttrs)
-	digest := h.Sum(nil)
-	valid := false
-	switch k := pub.(type) {
-	case *rsa.PublicKey:
-		if k.N.BitLen() < minRSA {
-			return fmt.Errorf("the TSU's RSA key has %d bits, %d are the least", k.N.BitLen(), minRSA)
-		}
-		valid = algorithm.rsa && rsa.VerifyPKCS1v15(k, i.digest, digest, i.signature) == nil
-	case *ecdsa.PublicKey:
-		valid = !algorithm.rsa && ecdsa.VerifyASN1(k, digest, i.signature)
-	}
-	if !valid {
-		return errors.New("the signature does not verify under the TSU's key")
-	}
-	return nil
-}
-
-// readSignatureAlgorithm reads an AlgorithmIdentifier in one of signatureAlgorithms. RSA takes NULL or
-// no parameters (RFC 5754 §3.2), ECDSA none.
-func readSignatureAlgorithm(b []byte) (signatureAlgorithm, error) {
-	var seq cryptobyte.String
-	var id asn1.ObjectIdentifier
-	s := cryptobyte.String(b)
-	if !s.ReadASN1(&seq, cbasn1.SEQUENCE) || !seq.ReadASN1ObjectIdentifier(&id) {
-		return signatureAlgorithm{}, errors.New("signatureAlgorithm is malformed")
-	}
-	for _, a := range signatureAlgorithms {
-		if !a.id.Equal(id) {
-			continue
-		}
-		if !seq.Empty() && !(a.rsa && bytes.Equal(seq, asn1.NullBytes)) {
-			return a, fmt.Errorf("signatureAlgorithm %s has parameters", a.name)
-		}
-		return a, nil
-	}
-	return signatureAlgorithm{}, fmt.Errorf("signature algorithm %v is not accepted: RSASSA-PKCS1-v1_5 and ECDSA with SHA-256, -384 or -512 are", id)
 }

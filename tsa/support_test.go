@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/zegel-tsp/zegel/internal/clock"
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/journal"
 )
 
@@ -75,7 +76,50 @@ func newP256(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-var rsa3072 = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 3072) })
+var (
+	rsa3072 = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 3072) })
+	rsa4096 = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 4096) })
+)
+
+// service is a kind of key and scheme that units sign with, and how a token names it.
+type service struct {
+	name       string
+	key        crypto.Signer
+	scheme     der.Scheme
+	algorithm  string
+	identifier string // hex: RFC 5758 §3.2, RFC 4055 §5, §3.1
+}
+
+func services(t testing.TB) []service {
+	t.Helper()
+	small, err := rsa3072()
+	if err != nil {
+		t.Fatal(err)
+	}
+	great, err := rsa4096()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pkcs1, pss = "300d06092a864886f70d01010b0500", "304106092a864886f70d01010a3034a00f300d06096086480165030402010500" +
+		"a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120"
+	return []service{
+		{"P-256", newP256(t), "", "ecdsa-with-SHA256", "300a06082a8648ce3d040302"},
+		{"P-384", p384, "", "ecdsa-with-SHA384", "300a06082a8648ce3d040303"},
+		{"P-521", p521, "", "ecdsa-with-SHA512", "300a06082a8648ce3d040304"},
+		{"RSA-3072", small, der.PKCS1v15, "sha256WithRSAEncryption", pkcs1},
+		{"RSA-3072 PSS", small, der.PSS, "RSASSA-PSS with SHA-256", pss},
+		{"RSA-4096", great, "", "sha256WithRSAEncryption", pkcs1},
+		{"RSA-4096 PSS", great, der.PSS, "RSASSA-PSS with SHA-256", pss},
+	}
+}
 
 func sign(t testing.TB, template, parent *x509.Certificate, pub crypto.PublicKey, key crypto.Signer) *x509.Certificate {
 	t.Helper()

@@ -23,6 +23,8 @@ import (
 type Unit struct {
 	Key         crypto.Signer
 	Certificate *x509.Certificate
+	// SignatureScheme is what an RSA key signs with; "": der.PKCS1v15. Many verifiers cannot read der.PSS (docs/tsa.md).
+	SignatureScheme der.Scheme
 	// Chain holds the certificates above Certificate. Those that are self-signed are what New verifies the
 	// others under, and stay out of tokens; without any the last one is taken for the anchor.
 	Chain []*x509.Certificate
@@ -79,7 +81,7 @@ func CheckUnit(u Unit, profile *policy.Profile) error {
 	if c == nil {
 		return errors.New("a unit needs a certificate")
 	}
-	if _, err := der.AlgorithmFor(c.PublicKey); err != nil {
+	if _, err := der.AlgorithmFor(c.PublicKey, u.SignatureScheme); err != nil {
 		return err
 	}
 	if err := checkTSUCertificate(c); err != nil {
@@ -112,7 +114,7 @@ func newSigner(u Unit, profile *policy.Profile) (*signer, error) {
 	if pub, ok := u.Key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(c.PublicKey) {
 		return nil, fmt.Errorf("the certificate of %s is for another key", nameText(c))
 	}
-	algorithm, err := der.AlgorithmFor(c.PublicKey)
+	algorithm, err := der.AlgorithmFor(c.PublicKey, u.SignatureScheme)
 	if err != nil {
 		return nil, err
 	}

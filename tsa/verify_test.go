@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -392,6 +393,87 @@ func TestVerifyOtherAlgorithms(t *testing.T) {
 	if _, err := Verify(f.token(), f.options); err != nil {
 		t.Errorf("rsaEncryption with SHA-384: %v", err)
 	}
+}
+
+// TestVerifyPSS accepts what other authorities make of RFC 4056, which leaves them hash and salt, and nothing besides.
+func TestVerifyPSS(t *testing.T) {
+	key, err := rsa3072()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		head     = "06092a864886f70d01010a"
+		hash256  = "a00f300d06096086480165030402010500"
+		mgf256   = "a11c301a06092a864886f70d010108300d06096086480165030402010500"
+		bare256  = "a00d300b0609608648016503040201"
+		bareMGF  = "a11a301806092a864886f70d010108300b0609608648016503040201"
+		hash512  = "a00f300d06096086480165030402030500"
+		mgf512   = "a11c301a06092a864886f70d010108300d06096086480165030402030500"
+		mgfSHA1  = "a118301606092a864886f70d010108300906052b0e03021a0500"
+		notMGF1  = "a11c301a06092a864886f70d010107300d06096086480165030402010500"
+		hashSHA3 = "a00f300d06096086480165030402080500"
+		mgfSHA3  = "a11c301a06092a864886f70d010108300d06096086480165030402080500"
+	)
+	for _, tt := range []struct {
+		name, params string // in hex, without the SEQUENCE
+		hash         crypto.Hash
+		salt         int    // of the signature
+		want         string // "" for what must verify
+	}{
+		{"ours", hash256 + mgf256 + "a203020120", crypto.SHA256, 32, ""},
+		{"hashes without NULL", bare256 + bareMGF + "a203020120", crypto.SHA256, 32, ""},
+		{"SHA-512", hash512 + mgf512 + "a203020140", crypto.SHA512, 64, ""},
+		{"salt of 20, the default", hash256 + mgf256, crypto.SHA256, 20, ""},
+		{"the longest salt", hash256 + mgf256 + "a2040202015e", crypto.SHA256, 350, ""},
+		{"another salt than it says", hash256 + mgf256 + "a203020120", crypto.SHA256, 20, "does not verify"},
+		{"another default salt", hash256 + mgf256, crypto.SHA256, 32, "does not verify"},
+		{"no salt", hash256 + mgf256 + "a203020100", crypto.SHA256, 32, "no salt"},
+		{"a negative salt", hash256 + mgf256 + "a2030201ff", crypto.SHA256, 32, "no salt"},
+		{"trailerField", hash256 + mgf256 + "a203020120a303020102", crypto.SHA256, 32, "trailerField"},
+		{"defaults, SHA-1", "", crypto.SHA256, 20, "SHA-1"},
+		{"SHA-1", "a00b300906052b0e03021a0500" + mgfSHA1 + "a203020120", crypto.SHA256, 32, "1.3.14.3.2.26"},
+		{"SHA3-256", hashSHA3 + mgfSHA3 + "a203020120", crypto.SHA256, 32, "SHA3-256"},
+		{"mask by SHA-1", hash256 + mgfSHA1 + "a203020120", crypto.SHA256, 32, "MGF1 with SHA-256"},
+		{"mask by SHA-512", hash256 + mgf512 + "a203020120", crypto.SHA256, 32, "MGF1 with SHA-256"},
+		{"mask by no MGF1", hash256 + notMGF1 + "a203020120", crypto.SHA256, 32, "MGF1 with SHA-256"},
+		{"no mask", hash256 + "a203020120", crypto.SHA256, 32, "malformed"},
+		{"another hash than digestAlgorithm", hash512 + mgf512 + "a203020140", crypto.SHA256, 32, "digestAlgorithm"},
+		{"salt no INTEGER", hash256 + mgf256 + "a203040120", crypto.SHA256, 32, "malformed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newForgery(t)
+			f.unit = f.ca.unit(t, key, tsuTemplate())
+			f.certificates = certificateSet(f.unit)
+			f.certify(f.unit.Certificate)
+			f.digest, f.algorithm = tt.hash, wrap(0x30, unhex(t, head), wrap(0x30, unhex(t, tt.params)))
+			f.signature = func(message []byte) []byte { return signPSS(t, key, tt.hash, tt.salt, message) }
+			_, err := Verify(f.token(), f.options)
+			switch {
+			case tt.want == "" && err != nil:
+				t.Error(err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("got %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+	for name, algorithm := range map[string]string{"NULL": "300d06092a864886f70d01010a0500", "absent": "300b06092a864886f70d01010a"} {
+		f := newForgery(t)
+		f.algorithm = unhex(t, algorithm)
+		if _, err := Verify(f.token(), f.options); err == nil || !strings.Contains(err.Error(), "malformed parameters") {
+			t.Errorf("parameters %s: %v", name, err)
+		}
+	}
+}
+
+func signPSS(t testing.TB, key *rsa.PrivateKey, hash crypto.Hash, salt int, message []byte) []byte {
+	t.Helper()
+	h := hash.New()
+	h.Write(message)
+	signature, err := rsa.SignPSS(rand.Reader, key, hash, h.Sum(nil), &rsa.PSSOptions{SaltLength: salt})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signature
 }
 
 func signWith(t testing.TB, key crypto.Signer, hash crypto.Hash, message []byte) []byte {

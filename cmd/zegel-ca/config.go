@@ -15,6 +15,7 @@ import (
 	"github.com/zegel-tsp/zegel/ca"
 	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/internal/daemon"
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/policy"
 )
 
@@ -44,6 +45,9 @@ type config struct {
 type issuer struct {
 	Certificate string `yaml:"certificate"` // PEM or DER file with it alone
 	Key         string `yaml:"key"`         // pkcs11: or softtoken: URI
+	// SignatureScheme is what an RSA key signs certificates and CRLs with: pkcs1v15 (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both
+	// with SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none. Default pkcs1v15.
+	SignatureScheme der.Scheme `yaml:"signature_scheme"`
 }
 
 // urls are those of policy.URLs. http:// but for the disclosure statements (EN 319 412-2 GEN-4.3.11-4).
@@ -85,6 +89,9 @@ func (c *config) check() error {
 	}
 	if err := ca.CheckCertificate(cert); err != nil {
 		return daemon.Keyf("issuer.certificate", "%w", err)
+	}
+	if err := c.Issuer.SignatureScheme.Check(cert.PublicKey); err != nil {
+		return daemon.Keyf("issuer.signature_scheme", "%w", err)
 	}
 	if err := c.checkURLs(); err != nil {
 		return err

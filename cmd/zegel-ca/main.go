@@ -120,6 +120,7 @@ func newIssuer(e daemon.Env, c *config, tokens *hsm.Tokens, i ca.Config) (*ca.Is
 	if i.Key, err = tokens.Key(c.Issuer.Key); err != nil {
 		return nil, err
 	}
+	i.SignatureScheme = c.Issuer.SignatureScheme
 	i.Instance, i.URLs = byte(c.Instance), c.policyURLs()
 	i.PublishDir, i.CRLFile, i.CRLEvery, i.CRLLife = c.Publish.Dir, c.Publish.CRLFile, c.Publish.Every, c.Publish.Life
 	i.Registerer, i.Log = e.Registry, e.Log

@@ -416,6 +416,8 @@ func TestCheck(t *testing.T) {
 		"CRL in another":           {[]string{"crl_file: issuing.crl", "crl_file: ../issuing.crl"}, "publish.crl_file"},
 		"CRL too seldom":           {[]string{"every: 12h, life: 24h", "every: 25h, life: 50h"}, "CSS-6.3.9-05"},
 		"key URI":                  {[]string{"softtoken:object=issuing", "softtoken:objekt=issuing"}, "issuer.key"},
+		"scheme with an EC key":    {[]string{"issuing.pem, key:", "issuing.pem, signature_scheme: pss, key:"}, "issuer.signature_scheme: signature scheme pss is one of RSA keys"},
+		"scheme misspelt":          {[]string{"issuing.pem, key:", "issuing.pem, signature_scheme: PSS, key:"}, "write pkcs1v15 or pss"},
 		"follower":                 {[]string{"followers: [", "followers: [00, "}, "followers[0]"},
 		"officer's id":             {[]string{"id: 000102030405060708090a0b0c0d0e0f", "id: nobody"}, "officers[0].id"},
 		"officer's role":           {[]string{"system_auditor", "auditor"}, "officers[0].roles"},

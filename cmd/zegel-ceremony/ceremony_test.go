@@ -28,9 +28,11 @@ import (
 	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/hsm/hsmtest"
 	"github.com/zegel-tsp/zegel/internal/daemon"
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/internal/strictyaml"
+	"github.com/zegel-tsp/zegel/policy"
 )
 
 // room is a folder with the example script, a PIN and a place for keys.
@@ -293,11 +295,15 @@ func (r room) judgeJournals(t *testing.T) {
 
 // The configurations as design and API have them: what is not in these structs would be refused by the daemons.
 type (
-	pemFile  struct{ Certificate string }
+	pemFile   struct{ Certificate string }
+	keyConfig struct {
+		Certificate, Chain, Key string
+		SignatureScheme         der.Scheme `yaml:"signature_scheme"`
+	}
 	caConfig struct {
 		daemon.Common `yaml:",inline"`
 		Instance      uint8
-		Issuer        struct{ Certificate, Key string }
+		Issuer        keyConfig
 		Journal       daemon.Journal
 		URLs          struct {
 			CRL       string
@@ -325,12 +331,12 @@ type (
 			daemon.TLSClient `yaml:",inline"`
 		}
 		Issuer     pemFile
-		Responder  struct{ Certificate, Key string }
+		Responder  keyConfig
 		StatusLife time.Duration `yaml:"status_life"`
 	}
 	tsaConfig struct {
 		daemon.Common `yaml:",inline"`
-		Unit          struct{ Certificate, Chain, Key string }
+		Unit          keyConfig
 		Policy        string
 		Policies      []string
 		Accuracy      time.Duration
@@ -508,6 +514,88 @@ func TestOutputMayExistEmpty(t *testing.T) {
 	}
 }
 
+// TestCeremonyWithPSS has each key sign with the scheme of its own, from the first signature on, and the daemons go on with it.
+func TestCeremonyWithPSS(t *testing.T) {
+	r := newRoom(t, "algorithm: p256", "algorithm: rsa3072")
+	text, err := os.ReadFile(r.script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var edited strings.Builder
+	for line := range strings.Lines(string(text)) {
+		for object, scheme := range map[string]string{"root": "pss", "issuing": "pss", "tsu": "pkcs1v15"} {
+			if strings.Contains(line, "object="+object+"?") {
+				line = strings.Replace(line, "algorithm: rsa3072", "algorithm: rsa3072, signature_scheme: "+scheme, 1)
+			}
+		}
+		edited.WriteString(line)
+	}
+	if err := os.WriteFile(r.script, []byte(edited.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, err := r.hold(t); err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	r.judgeRehearsal(t)
+	t.Run("openssl", r.judgeOpenSSL)
+	t.Run("configs", r.judgeConfigs)
+	for _, name := range []string{"root.pem", "issuing.pem", "ocsp.pem", "tsu.pem"} {
+		cert := certificates(t, r.path(name))[0]
+		if cert.SignatureAlgorithm != x509.SHA256WithRSAPSS || cert.PublicKeyAlgorithm != x509.RSA {
+			t.Errorf("%s is signed with %v for a key of %v", name, cert.SignatureAlgorithm, cert.PublicKeyAlgorithm)
+		}
+	}
+	if cert := certificates(t, r.path("tls-ca.pem"))[0]; cert.SignatureAlgorithm != x509.SHA256WithRSA {
+		t.Errorf("the management CA signs with %v", cert.SignatureAlgorithm)
+	}
+	for _, name := range []string{"root.crl", "publish/issuing.crl"} {
+		raw, err := os.ReadFile(r.path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if crl, err := x509.ParseRevocationList(raw); err != nil || crl.SignatureAlgorithm != x509.SHA256WithRSAPSS {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ca, ocsp, tsa := load[caConfig](t, r.path("ca.yaml")), load[ocspConfig](t, r.path("ocsp.yaml")), load[tsaConfig](t, r.path("tsa.yaml"))
+	if ca.Issuer.SignatureScheme != der.PSS || ocsp.Responder.SignatureScheme != "" || tsa.Unit.SignatureScheme != der.PKCS1v15 {
+		t.Errorf("configs: CA %q, OCSP %q, TSA %q", ca.Issuer.SignatureScheme, ocsp.Responder.SignatureScheme, tsa.Unit.SignatureScheme)
+	}
+}
+
+// judgeRehearsal wants the rehearsal to draft what will be signed: policy judges the signature algorithm, too.
+func (r room) judgeRehearsal(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(r.script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s script
+	if err := strictyaml.Decode(r.script, text, &s); err != nil {
+		t.Fatal(err)
+	}
+	s.withDefaults()
+	p := &plan{script: s}
+	rehearsal := rehearsal{plan: p, now: time.Now(), keys: make(map[string]crypto.PublicKey)}
+	root, err := rehearsal.draft(p.rootOrder(), policy.Issuer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuing, err := rehearsal.draft(p.issuingOrder(), issuerFrom(root, p.rootURLs()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tsu, err := rehearsal.draft(p.tsuOrder(), issuerFrom(issuing, p.issuingURLs()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cert := range []*x509.Certificate{root, issuing, tsu} {
+		if cert.SignatureAlgorithm != x509.SHA256WithRSAPSS {
+			t.Errorf("%s is rehearsed with %v", cert.Subject.CommonName, cert.SignatureAlgorithm)
+		}
+	}
+}
+
 // TestCeremonyOnSoftHSM keeps the keys of the qualified hierarchy in a PKCS#11 token.
 func TestCeremonyOnSoftHSM(t *testing.T) {
 	token := hsmtest.SoftHSM(t)
@@ -549,6 +637,23 @@ func TestCeremonyOnSoftHSM(t *testing.T) {
 		}
 		if !k.Software && !(k.Sensitive && k.NeverExtractable && k.GeneratedOnToken && k.SerialNumber != "") {
 			t.Errorf("key %s is not on the token as it should be: %+v", k.Key, k.KeyInfo)
+		}
+	}
+}
+
+// A token that cannot sign by RSASSA-PSS is found before any key is made on it.
+func TestTokenWithoutPSS(t *testing.T) {
+	s := &script{}
+	s.Keys.Root = keyURI{URI: "root", SignatureScheme: der.PSS}
+	s.Keys.Issuing = keyURI{URI: "issuing", SignatureScheme: der.PKCS1v15}
+	for _, test := range []struct{ without, want string }{
+		{"root", `keys.root.signature_scheme: token "root" does not sign by RSASSA-PSS`}, {"issuing", ""}, {"ocsp", ""},
+	} {
+		err := s.checkSchemes(func(uri string) (hsm.TokenInfo, error) {
+			return hsm.TokenInfo{Label: uri, PSS: uri != test.without}, nil
+		})
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s without PSS: %v", test.without, err)
 		}
 	}
 }
@@ -784,6 +889,10 @@ func TestScriptRefused(t *testing.T) {
 		{"one key twice", []string{"softtoken:object=tsu?", "softtoken:object=ocsp?"}, 2, "keys.tsu.uri: it is the key of keys.ocsp already"},
 		{"key inside the output", []string{"/keys&", "/provider/keys&"}, 2, "the key would lie in the output folder"},
 		{"algorithm", []string{`pin", algorithm: p256`, `pin", algorithm: p224`}, 2, `algorithm: read key algorithm "p224"`},
+		{"scheme with an EC key", []string{`pin", algorithm: p256`, `pin", algorithm: p384, signature_scheme: pss`}, 2, "signature_scheme: signature scheme pss is one of RSA keys"},
+		{"scheme misspelt", []string{`pin", algorithm: p256`, `pin", algorithm: rsa3072, signature_scheme: PSS`}, 2, "write pkcs1v15 or pss"},
+		{"scheme of the management key", []string{`pin", algorithm: p256`, `pin", algorithm: rsa3072, signature_scheme: pss`}, 2, "keys.management.signature_scheme: the management key has no choice"},
+		{"scheme of a wrapping key", []string{"pin\"}\n  ca_checkpoint", "pin\", signature_scheme: pss}\n  ca_checkpoint"}, 2, "signature_scheme"},
 		{"algorithm for checkpoints", []string{`pin", algorithm: p256`, `pin", algorithm: ed25519`}, 2, "ed25519 is for checkpoints"},
 		{"https CRL", []string{"crl: http://127.0.0.1:8001/issuing", "crl: https://127.0.0.1:8001/issuing"}, 2, "urls.crl:"},
 		{"http PDS", []string{"https://zegel.test/pds", "http://zegel.test/pds"}, 2, "urls.pds[0].url:"},

@@ -34,7 +34,7 @@ func (c *ceremony) issueRoot(ctx context.Context) error {
 		return err
 	}
 	der, err := ca.IssueRoot(ctx, ca.RootConfig{
-		Journal: c.caJournal, Clock: c.clock, Key: c.keys.root, Instance: rootInstance, Actor: c.holder, Profile: profile,
+		Journal: c.caJournal, Clock: c.clock, Key: c.keys.root, SignatureScheme: order.scheme, Instance: rootInstance, Actor: c.holder, Profile: profile,
 		Subject: c.subject(order.name), NotAfter: notAfter(c.now(), order.days), Evidence: evidence, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -44,7 +44,8 @@ func (c *ceremony) issueRoot(ctx context.Context) error {
 		return err
 	}
 	c.rootCA, err = c.issuer(ca.Config{
-		Key: c.keys.root, Certificate: c.root, Instance: rootInstance, URLs: c.rootURLs(), CRLFile: "root.crl", CRLEvery: c.CRL.RootLife / 2, CRLLife: c.CRL.RootLife,
+		Key: c.keys.root, SignatureScheme: c.Keys.Root.SignatureScheme, Certificate: c.root, Instance: rootInstance, URLs: c.rootURLs(),
+		CRLFile: "root.crl", CRLEvery: c.CRL.RootLife / 2, CRLLife: c.CRL.RootLife,
 	})
 	if err != nil {
 		return err
@@ -87,7 +88,8 @@ func (c *ceremony) issueIssuing(ctx context.Context) error {
 		return err
 	}
 	c.issuingCA, err = c.issuer(ca.Config{
-		Key: c.keys.issuing, Certificate: c.issuing, Instance: c.Instance, URLs: c.issuingURLs(), CRLFile: crlFile, CRLEvery: c.CRL.Every, CRLLife: c.CRL.Life,
+		Key: c.keys.issuing, SignatureScheme: c.Keys.Issuing.SignatureScheme, Certificate: c.issuing, Instance: c.Instance, URLs: c.issuingURLs(),
+		CRLFile: crlFile, CRLEvery: c.CRL.Every, CRLLife: c.CRL.Life,
 	})
 	if err != nil {
 		return err

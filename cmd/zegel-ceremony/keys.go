@@ -6,12 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/internal/clock"
 	"github.com/zegel-tsp/zegel/internal/daemon"
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/durable"
 	"github.com/zegel-tsp/zegel/internal/journal"
 )
@@ -44,8 +47,8 @@ func (c *ceremony) generateKeys(ctx context.Context) error {
 		{&k.ocsp, "ocsp", c.Keys.OCSP, "signs OCSP responses"},
 		{&k.tsu, "tsu", c.Keys.TSU, "signs time-stamp tokens"},
 		{&k.management, "management", c.Keys.Management, "signs TLS and officers' certificates, outside the qualified hierarchy"},
-		{&k.caCheckpoint, "ca_checkpoint", keyURI{c.Keys.CACheckpoint.URI, string(hsm.Ed25519)}, "signs checkpoints of the CA's journal"},
-		{&k.tsaCheckpoint, "tsa_checkpoint", keyURI{c.Keys.TSACheckpoint.URI, string(hsm.Ed25519)}, "signs checkpoints of the TSA's journal"},
+		{&k.caCheckpoint, "ca_checkpoint", keyURI{URI: c.Keys.CACheckpoint.URI, Algorithm: string(hsm.Ed25519)}, "signs checkpoints of the CA's journal"},
+		{&k.tsaCheckpoint, "tsa_checkpoint", keyURI{URI: c.Keys.TSACheckpoint.URI, Algorithm: string(hsm.Ed25519)}, "signs checkpoints of the TSA's journal"},
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -78,9 +81,36 @@ func (c *ceremony) generateKeys(ctx context.Context) error {
 	return nil
 }
 
-// checkTokens refuses, for a qualified provider, root or issuing CA on a token that somebody else logs in to: by label and
-// serial number, whatever the script calls it. It does not log in.
+// checkTokens looks at the tokens before a key is made, without logging in: that they can sign as the script wants, and that each
+// holds what it should.
 func (c *ceremony) checkTokens(context.Context) error {
+	if err := c.checkSchemes(c.tokens.Token); err != nil {
+		return err
+	}
+	return c.checkSeparation()
+}
+
+// checkSchemes refuses a token without RSASSA-PSS for a key that is to sign with it. token tells of the token of a key.
+func (s *script) checkSchemes(token func(uri string) (hsm.TokenInfo, error)) error {
+	pairs := s.Keys.pairs()
+	for _, key := range slices.Sorted(maps.Keys(pairs)) {
+		if pairs[key].SignatureScheme != der.PSS {
+			continue
+		}
+		t, err := token(pairs[key].URI)
+		if err != nil {
+			return err
+		}
+		if !t.PSS {
+			return daemon.Keyf(key+".signature_scheme", "token %q does not sign by RSASSA-PSS (CKM_RSA_PKCS_PSS): write %s, or make the key on another token", t.Label, der.PKCS1v15)
+		}
+	}
+	return nil
+}
+
+// checkSeparation refuses, for a qualified provider, root or issuing CA on a token that somebody else logs in to: by label and
+// serial number, whatever the script calls it. It does not log in.
+func (c *ceremony) checkSeparation() error {
 	if c.Assurance != daemon.AssuranceQualified {
 		return nil
 	}

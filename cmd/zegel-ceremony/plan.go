@@ -2,6 +2,8 @@ package main
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -243,13 +245,30 @@ func (s *script) validateKeys() error {
 			return err
 		}
 	}
-	for key, pair := range s.Keys.pairs() {
+	return s.validateAlgorithms()
+}
+
+// validateAlgorithms judges what each key pair is to be and to sign with.
+func (s *script) validateAlgorithms() error {
+	pairs := s.Keys.pairs()
+	for _, key := range slices.Sorted(maps.Keys(pairs)) {
+		pair := pairs[key]
 		a, err := hsm.ParseKeyAlgorithm(pair.Algorithm)
 		if err != nil {
 			return daemon.Keyf(key+".algorithm", "%w", err)
 		}
 		if a == hsm.Ed25519 {
 			return daemon.Keyf(key+".algorithm", "ed25519 is for checkpoints: certificates and CRLs are signed with ECDSA or RSA (EN 319 412-2 GEN-4.2.5-2)")
+		}
+		if key == "keys.management" && pair.SignatureScheme != "" {
+			return daemon.Keyf(key+".signature_scheme", "the management key has no choice: TLS and officers' certificates are for programs of every age: leave it out")
+		}
+		var kind crypto.PublicKey = new(ecdsa.PublicKey)
+		if a == hsm.RSA3072 || a == hsm.RSA4096 {
+			kind = new(rsa.PublicKey)
+		}
+		if err := pair.SignatureScheme.Check(kind); err != nil {
+			return daemon.Keyf(key+".signature_scheme", "%w", err)
 		}
 	}
 	return nil

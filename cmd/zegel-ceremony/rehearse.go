@@ -18,25 +18,26 @@ import (
 // certificateOrder is one of the four certificates of the qualified hierarchy, as rehearsal and ceremony need it.
 type certificateOrder struct {
 	profile   string
-	name      string // commonName
-	algorithm string // of the key to be certified
-	days      int    // 0: as long as profile and issuer allow
+	name      string     // commonName
+	algorithm string     // of the key to be certified
+	days      int        // 0: as long as profile and issuer allow
+	scheme    der.Scheme // of the issuer's key
 }
 
 func (p *plan) rootOrder() certificateOrder {
-	return certificateOrder{"root-ca", p.Provider.Root, p.Keys.Root.Algorithm, p.Validity.Root}
+	return certificateOrder{"root-ca", p.Provider.Root, p.Keys.Root.Algorithm, p.Validity.Root, p.Keys.Root.SignatureScheme}
 }
 
 func (p *plan) issuingOrder() certificateOrder {
-	return certificateOrder{"issuing-ca", p.Provider.Issuing, p.Keys.Issuing.Algorithm, p.Validity.Issuing}
+	return certificateOrder{"issuing-ca", p.Provider.Issuing, p.Keys.Issuing.Algorithm, p.Validity.Issuing, p.Keys.Root.SignatureScheme}
 }
 
 func (p *plan) ocspOrder() certificateOrder {
-	return certificateOrder{"ocsp-responder", p.Provider.OCSP, p.Keys.OCSP.Algorithm, p.Validity.OCSP}
+	return certificateOrder{"ocsp-responder", p.Provider.OCSP, p.Keys.OCSP.Algorithm, p.Validity.OCSP, p.Keys.Issuing.SignatureScheme}
 }
 
 func (p *plan) tsuOrder() certificateOrder {
-	return certificateOrder{"tsu", p.Provider.TSU, p.Keys.TSU.Algorithm, p.Validity.TSU}
+	return certificateOrder{"tsu", p.Provider.TSU, p.Keys.TSU.Algorithm, p.Validity.TSU, p.Keys.Issuing.SignatureScheme}
 }
 
 // subject is the provider under commonName name: EN 319 412-2 §4.2.3.1, EN 319 412-3 §4.2.1, EN 319 422 §6.2.
@@ -120,7 +121,7 @@ func (r *rehearsal) judge(order certificateOrder, issuer policy.Issuer) ([]byte,
 	if profile.SelfSigned() {
 		issuer.PublicKey = key
 	}
-	if issuer.Algorithm, err = der.AlgorithmFor(issuer.PublicKey); err != nil {
+	if issuer.Algorithm, err = der.AlgorithmFor(issuer.PublicKey, order.scheme); err != nil {
 		return nil, err
 	}
 	request := policy.Request{Subject: r.subject(order.name), PublicKey: spki, Serial: []byte{1}, NotBefore: r.now, NotAfter: notAfter(r.now, order.days)}

@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/desk"
 )
 
@@ -66,6 +67,10 @@ type origins struct {
 type keyURI struct {
 	URI       string `yaml:"uri"`
 	Algorithm string `yaml:"algorithm"` // p256 p384 p521 rsa3072 rsa4096
+	// SignatureScheme is what an RSA key signs with, from its first signature on and in the daemon's configuration: pkcs1v15
+	// (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both with SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none,
+	// nor has the management key. Default pkcs1v15.
+	SignatureScheme der.Scheme `yaml:"signature_scheme"`
 }
 
 // fixedKeyURI is a key whose algorithm is not a matter of choice.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/internal/daemon"
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/ocsp"
 )
@@ -35,6 +36,9 @@ type config struct {
 	Responder struct {
 		Certificate string `yaml:"certificate"` // issued by that CA with the profile ocsp-responder
 		Key         string `yaml:"key"`         // its key: pkcs11: or, with assurance: test, softtoken: URI
+		// SignatureScheme is what an RSA key signs answers with: pkcs1v15 (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both with
+		// SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none. Default pkcs1v15.
+		SignatureScheme der.Scheme `yaml:"signature_scheme"`
 	} `yaml:"responder"`
 
 	// StatusLife is how long an answer holds, counted from the CA's last checkpoint: 1s to 24h; absent: 12h.
@@ -106,6 +110,9 @@ func (c *config) load() (f files, err error) {
 	}
 	if err = ocsp.CheckCertificate(f.certificate, f.issuer); err != nil {
 		return f, daemon.Keyf("responder.certificate", "%w", err)
+	}
+	if err = c.Responder.SignatureScheme.Check(f.certificate.PublicKey); err != nil {
+		return f, daemon.Keyf("responder.signature_scheme", "%w", err)
 	}
 	if f.feed, err = c.Feed.Config(); err != nil {
 		return f, daemon.Keyf("feed", "%w", err)

@@ -54,7 +54,7 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	}
 	defer func() { err = errors.Join(err, replica.Close()) }()
 	responder, err := ocsp.New(ocsp.Config{
-		Replica: replica, Clock: utc, Issuer: f.issuer, Certificate: f.certificate, Key: key,
+		Replica: replica, Clock: utc, Issuer: f.issuer, Certificate: f.certificate, Key: key, SignatureScheme: c.Responder.SignatureScheme,
 		StatusLife: c.StatusLife, Registerer: e.Registry, Log: e.Log,
 	})
 	if err != nil {

@@ -406,6 +406,8 @@ func TestCheck(t *testing.T) {
 		{"no key", r.keyURI(), "", "responder.key"},
 		{"key no URI", r.keyURI(), "ocsp.key", "responder.key"},
 		{"key URI misspelt", "softtoken:object=", "softtoken:objekt=", "responder.key"},
+		{"scheme with an EC key", "/ocsp.pem, key:", "/ocsp.pem, signature_scheme: pkcs1v15, key:", "responder.signature_scheme: signature scheme pkcs1v15 is one of RSA keys"},
+		{"scheme misspelt", "/ocsp.pem, key:", "/ocsp.pem, signature_scheme: rsa-pss, key:", "write pkcs1v15 or pss"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := r.config(c.old, c.new)

@@ -44,6 +44,9 @@ type unit struct {
 	Certificate string `yaml:"certificate"` // PEM file
 	Chain       string `yaml:"chain"`       // PEM file: the certificates above it, up to the root
 	Key         string `yaml:"key"`         // hsm URI
+	// SignatureScheme is what an RSA key signs tokens with: pkcs1v15 (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS, which many
+	// verifiers of tokens cannot read), both with SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none. Default pkcs1v15.
+	SignatureScheme der.Scheme `yaml:"signature_scheme"`
 }
 
 // check judges the configuration without touching a key.
@@ -86,6 +89,9 @@ func (c *config) checkUnit() error {
 	u, err := c.unit()
 	if err != nil {
 		return err
+	}
+	if err := u.SignatureScheme.Check(u.Certificate.PublicKey); err != nil {
+		return daemon.Keyf("unit.signature_scheme", "%w", err)
 	}
 	profile, err := policy.Builtin(unitProfile)
 	if err != nil {
@@ -134,7 +140,7 @@ func (c *config) unit() (tsa.Unit, error) {
 	if chain[0].Equal(own) { // a chain file may begin with the certificate itself
 		chain = chain[1:]
 	}
-	return tsa.Unit{Certificate: own, Chain: chain}, nil
+	return tsa.Unit{Certificate: own, SignatureScheme: c.Unit.SignatureScheme, Chain: chain}, nil
 }
 
 // policies are policy and, after it, policies.

@@ -94,7 +94,7 @@ func (r *rig) makeUnit(key crypto.Signer) {
 
 	profile, err := policy.Builtin("tsu")
 	r.must(err)
-	algorithm, err := der.AlgorithmFor(caKey.Public())
+	algorithm, err := der.AlgorithmFor(caKey.Public(), "")
 	r.must(err)
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	r.must(err)
@@ -431,6 +431,8 @@ func TestCheck(t *testing.T) {
 		{"key URI without scheme", []string{r.uri("tsu"), "tsu-key"}, "unit.key"},
 		{"key URI misspelt", []string{r.uri("wrap"), strings.Replace(r.uri("wrap"), "pin-source", "pin-sauce", 1)}, "journal.wrap_key"},
 		{"checkpoint key URI", []string{r.uri("checkpoint"), "checkpoint"}, "journal.checkpoint_key"},
+		{"scheme with an EC key", []string{"chain.pem, key:", "chain.pem, signature_scheme: pss, key:"}, "unit.signature_scheme: signature scheme pss is one of RSA keys"},
+		{"scheme misspelt", []string{"chain.pem, key:", "chain.pem, signature_scheme: oaep, key:"}, "write pkcs1v15 or pss"},
 		{"certificate is no TSU's", []string{"/tsu.pem", "/tls.pem"}, "unit.certificate"},
 		{"certificate is a CA's", []string{"/tsu.pem", "/chain.pem"}, "unit.certificate"},
 		{"two certificates", []string{"/tsu.pem", "/two.pem"}, "unit.certificate"},

@@ -32,12 +32,48 @@ type Algorithm struct {
 // ErrBadSignature is wrapped where a signature does not verify.
 var ErrBadSignature = errors.New("signature does not verify")
 
-// Signature algorithm object identifiers: RFC 5758 §3.2 (ECDSA), RFC 4055 §5 (RSA).
+// Scheme is an RSA signature scheme (RFC 8017 §8). Its text is what configurations write as signature_scheme. The zero
+// Scheme is the one a key has where none is chosen: PKCS1v15 for RSA, and ECDSA for EC keys, which know no other.
+type Scheme string
+
+// The schemes. TS 119 312 V2.1.1 table 6 recommends RSASSA-PSS and calls RSASSA-PKCS1-v1_5 legacy, without an end
+// date; more relying parties read the latter.
+const (
+	PKCS1v15 Scheme = "pkcs1v15" // RSASSA-PKCS1-v1_5 with SHA-256
+	PSS      Scheme = "pss"      // RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 octets
+)
+
+// Check reports why a key pair with the public half pub cannot sign with s. It looks at the kind of key alone.
+func (s Scheme) Check(pub crypto.PublicKey) error {
+	switch s {
+	case "":
+		return nil
+	case PKCS1v15, PSS:
+	default:
+		return fmt.Errorf("signature scheme %q is none: write %s or %s", string(s), PKCS1v15, PSS)
+	}
+	if _, ok := pub.(*rsa.PublicKey); !ok {
+		return fmt.Errorf("signature scheme %s is one of RSA keys (RFC 8017 §8), and the key is %s: leave it out, or make an RSA key", s, kindOf(pub))
+	}
+	return nil
+}
+
+func kindOf(pub crypto.PublicKey) string {
+	if _, ok := pub.(*ecdsa.PublicKey); ok {
+		return "an EC key"
+	}
+	return fmt.Sprintf("of type %T", pub)
+}
+
+// Object identifiers: RFC 5758 §3.2 (ECDSA), RFC 4055 §5 (RSASSA-PKCS1-v1_5), §3.1 (RSASSA-PSS), §2.2 (MGF1), §2.1 (hash).
 var (
 	oidECDSAWithSHA256 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}
 	oidECDSAWithSHA384 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}
 	oidECDSAWithSHA512 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}
 	oidSHA256WithRSA   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}
+	oidRSASSAPSS       = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
+	oidMGF1            = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}
+	oidSHA256          = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}
 )
 
 // The algorithms of the services. TS 119 312 pairs a curve with a hash of its length.
@@ -46,12 +82,16 @@ var (
 	ecdsaSHA384 = newECDSA("ecdsa-with-SHA384", oidECDSAWithSHA384, crypto.SHA384)
 	ecdsaSHA512 = newECDSA("ecdsa-with-SHA512", oidECDSAWithSHA512, crypto.SHA512)
 	rsaSHA256   = newRSA("sha256WithRSAEncryption", oidSHA256WithRSA, crypto.SHA256)
+	pssSHA256   = newPSS("RSASSA-PSS with SHA-256", oidSHA256, crypto.SHA256)
 )
 
 // AlgorithmFor returns the signature algorithm for a service key: ECDSA with the
-// hash of the curve's length, or RSASSA-PKCS1-v1_5 with SHA-256 for RSA of 3000 bits
-// and more (TS 119 312 V2.1.1 table 6). Other keys are an error.
-func AlgorithmFor(pub crypto.PublicKey) (Algorithm, error) {
+// hash of the curve's length, or scheme with SHA-256 for RSA of 3000 bits
+// and more (TS 119 312 V2.1.1 table 6). Other keys are an error, and so is a scheme that Check refuses.
+func AlgorithmFor(pub crypto.PublicKey, scheme Scheme) (Algorithm, error) {
+	if err := scheme.Check(pub); err != nil {
+		return Algorithm{}, fmt.Errorf("choose signature algorithm: %w", err)
+	}
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
 		switch k.Curve {
@@ -67,9 +107,28 @@ func AlgorithmFor(pub crypto.PublicKey) (Algorithm, error) {
 		if n := k.N.BitLen(); n < 3000 {
 			return Algorithm{}, fmt.Errorf("choose signature algorithm: RSA of %d bits: a service key needs 3000 or more (TS 119 312 table 6)", n)
 		}
+		if scheme == PSS {
+			return pssSHA256, nil
+		}
 		return rsaSHA256, nil
 	}
 	return Algorithm{}, fmt.Errorf("choose signature algorithm: key type %T is not served", pub)
+}
+
+// AlgorithmOf returns the one of AlgorithmFor's algorithms for pub, with whatever scheme, whose AlgorithmIdentifier is
+// identifier, DER: what something that a service signed was signed with.
+func AlgorithmOf(pub crypto.PublicKey, identifier []byte) (Algorithm, error) {
+	a, err := AlgorithmFor(pub, "")
+	if err != nil {
+		return Algorithm{}, err
+	}
+	if bytes.Equal(a.identifier, identifier) {
+		return a, nil
+	}
+	if a, err := AlgorithmFor(pub, PSS); err == nil && bytes.Equal(a.identifier, identifier) {
+		return a, nil
+	}
+	return Algorithm{}, fmt.Errorf("signature algorithm %x is none that this key signs with here", identifier)
 }
 
 func newECDSA(name string, id asn1.ObjectIdentifier, h crypto.Hash) Algorithm {
@@ -98,6 +157,46 @@ func newRSA(name string, id asn1.ObjectIdentifier, h crypto.Hash) Algorithm {
 			return nil
 		},
 	}
+}
+
+// newPSS makes RSASSA-PSS with MGF1 under the same hash and a salt as long as the digest (RFC 4055 §3.1). hashID is the hash's identifier.
+func newPSS(name string, hashID asn1.ObjectIdentifier, h crypto.Hash) Algorithm {
+	opts := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: h}
+	return Algorithm{
+		name: name, hash: h, opts: opts,
+		identifier: AlgorithmIdentifier(oidRSASSAPSS, pssParameters(hashID, h.Size())),
+		verify: func(pub crypto.PublicKey, digest, signature []byte) error {
+			k, ok := pub.(*rsa.PublicKey)
+			if !ok || rsa.VerifyPSS(k, h, digest, signature, opts) != nil {
+				return ErrBadSignature
+			}
+			return nil
+		},
+	}
+}
+
+// pssParameters encodes
+//
+//	RSASSA-PSS-params ::= SEQUENCE {
+//	    hashAlgorithm     [0] HashAlgorithm    DEFAULT sha1Identifier,
+//	    maskGenAlgorithm  [1] MaskGenAlgorithm DEFAULT mgf1SHA1Identifier,
+//	    saltLength        [2] INTEGER          DEFAULT 20,
+//	    trailerField      [3] INTEGER          DEFAULT 1 }
+//
+// trailerField has its default, so that DER leaves it out. The hash's own parameters are NULL, as in sha256Identifier (RFC 4055 §2.1).
+func pssParameters(hashID asn1.ObjectIdentifier, salt int) []byte {
+	hash := AlgorithmIdentifier(hashID, asn1.NullBytes)
+	var b cryptobyte.Builder
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		for tag, write := range []func(*cryptobyte.Builder){
+			func(b *cryptobyte.Builder) { b.AddBytes(hash) },
+			func(b *cryptobyte.Builder) { b.AddBytes(AlgorithmIdentifier(oidMGF1, hash)) },
+			func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(salt)) },
+		} {
+			b.AddASN1(cbasn1.Tag(tag).ContextSpecific().Constructed(), write)
+		}
+	})
+	return b.BytesOrPanic() // only a malformed constant identifier of ours can fail
 }
 
 // AlgorithmIdentifier encodes AlgorithmIdentifier ::= SEQUENCE { algorithm, parameters OPTIONAL }.

