@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/durable"
 )
 
@@ -23,13 +27,37 @@ const (
 type demoOptions struct {
 	Token string `json:"token"`
 	Keys  string `json:"keys"`
+	// What RSA keys sign with; "" with EC keys.
+	SignatureScheme    der.Scheme `json:"signature_scheme,omitempty"`     // CA, root and issuing, and OCSP responder
+	TSUSignatureScheme der.Scheme `json:"tsu_signature_scheme,omitempty"` // TSU
+}
+
+// demoKeys are the values of --keys.
+var demoKeys = []string{"p256", "p384", "p521", "rsa3072", "rsa4096"}
+
+// complete gives RSA keys their schemes where none is named, also to a demo of a version that knew no other.
+func (o demoOptions) complete() demoOptions {
+	if strings.HasPrefix(o.Keys, "rsa") {
+		o.SignatureScheme, o.TSUSignatureScheme = cmp.Or(o.SignatureScheme, der.PKCS1v15), cmp.Or(o.TSUSignatureScheme, der.PKCS1v15)
+	}
+	return o
+}
+
+// String is o as flags.
+func (o demoOptions) String() string {
+	text := fmt.Sprintf("--token %s --keys %s", o.Token, o.Keys)
+	if o.SignatureScheme != "" {
+		text += fmt.Sprintf(" --signature-scheme %s --tsu-signature-scheme %s", o.SignatureScheme, o.TSUSignatureScheme)
+	}
+	return text
 }
 
 // demoFlags are the flags of demo.
 type demoFlags struct {
-	dir, token, keys string
-	once             bool
-	asked            bool // token or keys were named: a demo that is resumed must have them
+	dir, token, keys  string
+	scheme, tsuScheme string
+	once              bool
+	asked             bool // one of the options was named: a demo that is resumed must have them
 }
 
 func (t *tool) demoCommand() *cobra.Command {
@@ -45,15 +73,18 @@ It stays up until interrupted; with --once it stops everything and ends with 0 o
 holds a demo is resumed. Keys and clock of a demo are for tests: nothing it signs is qualified.`,
 		Example: "  zegel demo\n  zegel demo --once --token softhsm --keys rsa3072\n  zegel demo --dir demo",
 		RunE: func(c *cobra.Command, _ []string) error {
-			f.asked = c.Flags().Changed("token") || c.Flags().Changed("keys")
+			f.asked = slices.ContainsFunc([]string{"token", "keys", "signature-scheme", "tsu-signature-scheme"}, c.Flags().Changed)
 			return t.demo(c.Context(), f)
 		},
 	}
 	c.Flags().StringVar(&f.dir, "dir", "", "keep everything in `DIR` (default: a new temporary folder)")
 	c.Flags().StringVar(&f.token, "token", "soft", "`TOKEN` where keys live: soft (encrypted files) or softhsm (PKCS#11)")
-	c.Flags().StringVar(&f.keys, "keys", "p256", "`KEYS` of CA, OCSP and TSU: p256, p384, rsa3072 or rsa4096")
+	c.Flags().StringVar(&f.keys, "keys", "p256", "`KEYS` of CA, OCSP and TSU: p256, p384, p521, rsa3072 or rsa4096")
+	c.Flags().StringVar(&f.scheme, "signature-scheme", "", "`SCHEME` of CA and OCSP with RSA keys: pkcs1v15 (default) or pss")
+	c.Flags().StringVar(&f.tsuScheme, "tsu-signature-scheme", "", "`SCHEME` of the TSU with an RSA key: pkcs1v15 (default) or pss, which openssl ts cannot verify")
 	c.Flags().BoolVar(&f.once, "once", false, "do it all once, stop, and end with 0 or 1")
-	for flag, values := range map[string][]string{"token": {"soft", "softhsm"}, "keys": {"p256", "p384", "rsa3072", "rsa4096"}} {
+	schemes := []string{string(der.PKCS1v15), string(der.PSS)}
+	for flag, values := range map[string][]string{"token": {"soft", "softhsm"}, "keys": demoKeys, "signature-scheme": schemes, "tsu-signature-scheme": schemes} {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 	return c
@@ -120,7 +151,7 @@ func (t *tool) openDemo(ctx context.Context, f demoFlags) (d *demo, fresh bool, 
 	if dir, err = absolute(dir); err != nil {
 		return nil, false, err
 	}
-	d = &demo{tool: t, dir: dir, demoOptions: demoOptions{f.token, f.keys}, temporary: f.dir == "" && f.once}
+	d = &demo{tool: t, dir: dir, demoOptions: f.options(), temporary: f.dir == "" && f.once}
 	switch entries, err := os.ReadDir(dir); {
 	case err != nil && !os.IsNotExist(err):
 		return nil, false, badInput("open the demo: %w", err)
@@ -131,8 +162,8 @@ func (t *tool) openDemo(ctx context.Context, f demoFlags) (d *demo, fresh bool, 
 	if err := d.readJSON(optionsFile, &had); err != nil {
 		return nil, false, badInput("open the demo: %s is not empty and holds no demo: name another folder", dir)
 	}
-	if f.asked && had != d.demoOptions {
-		return nil, false, badInput("resume the demo: %s holds one with --token %s --keys %s: name these, none, or another folder", dir, had.Token, had.Keys)
+	if had = had.complete(); f.asked && had != d.demoOptions {
+		return nil, false, badInput("resume the demo: %s holds one with %v: name these, none, or another folder", dir, had)
 	}
 	d.demoOptions = had
 	if !d.cameUp() {
@@ -152,12 +183,25 @@ func (f demoFlags) validate() error {
 	default:
 		return badInput("read --token: %q is none of soft, softhsm", f.token)
 	}
-	switch f.keys {
-	case "p256", "p384", "rsa3072", "rsa4096":
-	default:
-		return badInput("read --keys: %q is none of p256, p384, rsa3072, rsa4096", f.keys)
+	if !slices.Contains(demoKeys, f.keys) {
+		return badInput("read --keys: %q is none of %s", f.keys, strings.Join(demoKeys, ", "))
+	}
+	for flag, scheme := range map[string]string{"signature-scheme": f.scheme, "tsu-signature-scheme": f.tsuScheme} {
+		switch der.Scheme(scheme) {
+		case "":
+		case der.PKCS1v15, der.PSS:
+			if !strings.HasPrefix(f.keys, "rsa") {
+				return badInput("read --%s: it is a choice of RSA keys (RFC 8017 §8), and --keys is %s: leave it out, or name rsa3072 or rsa4096", flag, f.keys)
+			}
+		default:
+			return badInput("read --%s: %q is neither %s nor %s", flag, scheme, der.PKCS1v15, der.PSS)
+		}
 	}
 	return nil
+}
+
+func (f demoFlags) options() demoOptions {
+	return demoOptions{f.token, f.keys, der.Scheme(f.scheme), der.Scheme(f.tsuScheme)}.complete()
 }
 
 // demoFacts is demo.json: where everything is, with absolute paths. Scripts of others read it.

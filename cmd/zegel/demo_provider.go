@@ -15,6 +15,7 @@ import (
 	"text/template"
 
 	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/durable"
 )
 
@@ -33,7 +34,8 @@ var softHSMModules = []string{
 // demoScript fills the ceremony's script in.
 type demoScript struct {
 	Dir, Provider, Keys                 string
-	SoftHSMConf, module, tokens         string // SoftHSMConf and module: "" with soft tokens
+	Scheme, TSUScheme                   der.Scheme // "" with EC keys
+	SoftHSMConf, module, tokens         string     // SoftHSMConf and module: "" with soft tokens
 	Web, CAAdmin, CAFeed, CAMetrics     string
 	OCSP, OCSPAdmin, OCSPMetrics        string
 	TSA, TSAHTTPS, TSAAdmin, TSAMetrics string
@@ -66,14 +68,14 @@ func (s demoScript) SoftKey(token, object string) string {
 
 // create makes tokens, holds the ceremony and fills in the facts.
 func (d *demo) create(ctx context.Context) error {
-	d.tool.note("ceremony: new keys (%s, %s) and journals in %s", d.Token, d.Keys, d.dir)
+	d.tool.note("ceremony: new keys (%v) and journals in %s", d.demoOptions, d.dir)
 	if err := durable.MkdirAll(d.dir, 0o700); err != nil {
 		return err
 	}
 	if err := d.writeJSON(optionsFile, d.demoOptions); err != nil {
 		return err
 	}
-	s := demoScript{Dir: d.dir, Provider: d.path("provider"), Keys: d.Keys, tokens: d.path("tokens")}
+	s := demoScript{Dir: d.dir, Provider: d.path("provider"), Keys: d.Keys, Scheme: d.SignatureScheme, TSUScheme: d.TSUSignatureScheme, tokens: d.path("tokens")}
 	if err := s.choosePorts(); err != nil {
 		return err
 	}

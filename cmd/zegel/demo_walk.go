@@ -24,7 +24,6 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
-	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/durable"
 	"github.com/zegel-tsp/zegel/policy"
@@ -263,14 +262,11 @@ func (d *demo) askOCSP(ctx context.Context, serial *big.Int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := der.Check(answer); err != nil {
-		return "", fmt.Errorf("read OCSP response: %w", err)
-	}
-	r, err := ocsp.ParseResponseForCert(answer, &x509.Certificate{SerialNumber: serial}, issuer[0])
+	certID, err := certIDOf(question)
 	if err != nil {
-		return "", fmt.Errorf("read OCSP response: %w", err)
+		return "", err
 	}
-	return map[int]string{ocsp.Good: "good", ocsp.Revoked: "revoked", ocsp.Unknown: "unknown"}[r.Status], nil
+	return ocspStatus(answer, certID, issuer[0])
 }
 
 // checkCRL fetches the CRL, verifies it, and looks for exactly the revoked certificate.

@@ -212,6 +212,12 @@ func TestScript(t *testing.T) {
 	}
 }
 
+// TestScriptPSS has OpenSSL read what a provider signs that uses RSASSA-PSS for everything.
+func TestScriptPSS(t *testing.T) {
+	demo := startDemo(t, "--keys", "rsa3072", "--signature-scheme", "pss", "--tsu-signature-scheme", "pss")
+	runScripts(t, demo, "script/pss")
+}
+
 // runScripts runs the scripts of folders of testdata against a demo, one folder after the other.
 func runScripts(t *testing.T, demo *running, dirs ...string) {
 	t.Helper()
@@ -263,34 +269,44 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// TestDemoOnce runs the whole demo with every token and two kinds of key: it must be green and leave nothing running.
+// TestDemoOnce runs the whole demo with every token and kind of key, and RSASSA-PSS on each token: it must be green and leave
+// nothing running.
 func TestDemoOnce(t *testing.T) {
-	for _, token := range []string{"soft", "softhsm"} {
-		for _, keys := range []string{"p256", "rsa3072"} {
-			t.Run(token+"-"+keys, func(t *testing.T) {
-				dir := filepath.Join(t.TempDir(), "demo")
-				start := time.Now()
-				out := zegel(t, 0, "demo", "--once", "--dir", dir, "--token", token, "--keys", keys)
-				t.Logf("%v", time.Since(start))
-				if strings.Contains(out, "FAILED") {
-					t.Fatal(out)
+	for _, c := range []struct {
+		token, keys string
+		more        []string
+	}{
+		{"soft", "p256", nil},
+		{"soft", "p521", nil},
+		{"soft", "rsa3072", []string{"--signature-scheme", "pss", "--tsu-signature-scheme", "pss"}},
+		{"softhsm", "p256", nil},
+		{"softhsm", "p384", nil},
+		{"softhsm", "rsa3072", nil},
+		{"softhsm", "rsa4096", []string{"--signature-scheme", "pss"}},
+	} {
+		t.Run(strings.Join(append([]string{c.token, c.keys}, c.more...), "-"), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "demo")
+			start := time.Now()
+			out := zegel(t, 0, append([]string{"demo", "--once", "--dir", dir, "--token", c.token, "--keys", c.keys}, c.more...)...)
+			t.Logf("%v", time.Since(start))
+			if strings.Contains(out, "FAILED") {
+				t.Fatal(out)
+			}
+			checkFacts(t, dir)
+			// the journals lie still now: anybody can verify them without a key
+			for _, name := range []string{"ca", "ocsp", "tsa"} {
+				facts := readFacts(t, dir)
+				report := zegel(t, 0, "journal", "verify", "--json", "--dir", facts.Journals[name])
+				if !strings.Contains(report, `"ok": true`) {
+					t.Errorf("journal of %s: %s", name, report)
 				}
-				checkFacts(t, dir)
-				// the journals lie still now: anybody can verify them without a key
-				for _, name := range []string{"ca", "ocsp", "tsa"} {
-					facts := readFacts(t, dir)
-					report := zegel(t, 0, "journal", "verify", "--json", "--dir", facts.Journals[name])
-					if !strings.Contains(report, `"ok": true`) {
-						t.Errorf("journal of %s: %s", name, report)
-					}
+			}
+			for name, pid := range readFacts(t, dir).PIDs {
+				if err := syscall.Kill(pid, 0); err == nil {
+					t.Errorf("zegel-%s (pid %d) still runs", name, pid)
 				}
-				for name, pid := range readFacts(t, dir).PIDs {
-					if err := syscall.Kill(pid, 0); err == nil {
-						t.Errorf("zegel-%s (pid %d) still runs", name, pid)
-					}
-				}
-			})
-		}
+			}
+		})
 	}
 }
 
