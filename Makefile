@@ -13,7 +13,7 @@ KEYS        ?= p256,p384,rsa3072,rsa4096
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check judges bench fuzz soak clean need-go need-softhsm need-openssl need-judges
+.PHONY: help build demo test check docs judges bench fuzz soak clean need-go need-softhsm need-openssl need-judges
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ check: need-go ## formatting, vet, staticcheck and module tidiness
 	go run $(STATICCHECK) -checks all,-ST1000,-ST1005 ./...
 	go mod tidy -diff
 	go mod verify
+
+docs: need-go ## write docs/reference.md anew from the comments in the code
+	go test -count 1 -run TestReference ./internal/manual -update
 
 judges: need-go need-softhsm need-openssl need-judges ## let what others wrote judge demos of every token and key (TOKENS=… KEYS=… for some)
 	go test -tags judges -count 1 -timeout 25m -run TestJudges ./cmd/zegel -args -tokens $(TOKENS) -keys $(KEYS)

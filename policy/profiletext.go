@@ -12,72 +12,121 @@ import (
 )
 
 // profileText is a profile as its file has it. Pointers tell a key that is missing from one that says no.
-// The comments in profiles/*.yaml are the manual of the keys.
+// docs/reference.md is made of these comments; those in profiles/*.yaml say why each profile has its values.
 type profileText struct {
-	Description *string          `yaml:"description"`
-	Version     *int             `yaml:"version"`
-	Subject     *subjectKind     `yaml:"subject"`
-	SelfSigned  *bool            `yaml:"self_signed"`
-	Validity    *int             `yaml:"validity_days"`
-	Evidence    *evidenceText    `yaml:"evidence"`
+	// One line for zegel profile list. Required.
+	Description *string `yaml:"description"`
+	// Counts up from 1 with every change. A change that alters what the certificate may be used for also needs a new policy
+	// identifier (EN 319 411-1 OVR-5.3-01). Required.
+	Version *int `yaml:"version"`
+	// Whom the subject DN names, and so which attributes it must have (EN 319 412-2 §4.2.4, EN 319 412-3 §4.2.1). natural and
+	// legal are issued by officers, the others by the ceremony. Required.
+	Subject *subjectKind `yaml:"subject"`
+	// true: signed by the key it certifies, a root (RFC 5280 §3.2). Required.
+	SelfSigned *bool `yaml:"self_signed"`
+	// The longest time from notBefore to notAfter, and the one taken, in days, 1 to 36525; the CA's own end cuts it (EN
+	// 319 411-1 GEN-6.3.3-05). Required.
+	Validity *int `yaml:"validity_days"`
+	// Who vouches for the subject, and for the device the key lives in.
+	Evidence *evidenceText `yaml:"evidence"`
+	// Identity type references of organizationIdentifier and serialNumber: pinned, those of EN 319 412-1 V1.6.1, which CIR (EU)
+	// 2025/1943 pins, or newest, V1.7.1, which has EID, EOR and EXC besides (NAT-5.1.3-03, LEG-5.1.4-03). Required.
 	Identifiers *identifierTypes `yaml:"identifier_types"`
 
-	KeyUsage         *keyUsageType         `yaml:"key_usage"`
-	Policies         *[]oidText            `yaml:"certificate_policies"`
-	SubjectAltName   *presence             `yaml:"subject_alt_name"`
+	// Type A to F of EN 319 412-2 table 1 (NAT-4.3.2-1), or ca: keyCertSign and cRLSign. Always critical (RFC 5280 §4.2.1.3). Required.
+	KeyUsage *keyUsageType `yaml:"key_usage"`
+	// Policy identifiers, in their order; a qualified certificate has exactly one of EN 319 411-2 §5.3 (EN 319 412-2 QCS-5.2-1).
+	// Never critical (GEN-4.3.3-1). Required.
+	Policies *[]oidText `yaml:"certificate_policies"`
+	// An e-mail address (rfc822Name) where the subject file has one (EN 319 412-2 GEN-4.3.5-1). Required.
+	SubjectAltName *presence `yaml:"subject_alt_name"`
+	// Whether the certificate is a CA's (RFC 5280 §4.2.1.9).
 	BasicConstraints *basicConstraintsText `yaml:"basic_constraints"`
-	ExtKeyUsage      *extKeyUsageText      `yaml:"extended_key_usage"`
-	CRL              *presence             `yaml:"crl_distribution_points"`
-	AIA              *authorityInfoText    `yaml:"authority_info_access"`
-	QC               *qcText               `yaml:"qc_statements" optional:"true"`
-	OCSPNoCheck      *bool                 `yaml:"ocsp_nocheck"`
-	KeyLife          *int                  `yaml:"private_key_usage_days"`
+	// What the key is for besides (RFC 5280 §4.2.1.12).
+	ExtKeyUsage *extKeyUsageText `yaml:"extended_key_usage"`
+	// The address of the CA's CRL (EN 319 412-2 GEN-4.3.11-1, -4). Required.
+	CRL *presence `yaml:"crl_distribution_points"`
+	// Where the CA's certificate and the OCSP responder are (EN 319 412-2 §4.4.1).
+	AIA *authorityInfoText `yaml:"authority_info_access"`
+	// The qcStatements extension (EN 319 412-5). Never critical (QCS-4.1-02). Left out as a whole, there is none. Required with subject natural
+	// or legal.
+	QC *qcText `yaml:"qc_statements" optional:"true"`
+	// id-pkix-ocsp-nocheck, for OCSP responders alone (RFC 6960 §4.2.2.2.1). Required.
+	OCSPNoCheck *bool `yaml:"ocsp_nocheck"`
+	// privateKeyUsagePeriod from notBefore in days, 0 to 36525; 0 leaves it out. For time-stamping units (EN 319 422 §6.4). Required.
+	KeyLife *int `yaml:"private_key_usage_days"`
 
 	// Known so that refusing them can name the clause.
-	PolicyMappings    *presence `yaml:"policy_mappings" optional:"true"`
-	NameConstraints   *presence `yaml:"name_constraints" optional:"true"`
+
+	// Only absent: forbidden (EN 319 412-2 GEN-4.3.4-1). Optional.
+	PolicyMappings *presence `yaml:"policy_mappings" optional:"true"`
+	// Only absent: forbidden (EN 319 412-2 GEN-4.3.8-1). Optional.
+	NameConstraints *presence `yaml:"name_constraints" optional:"true"`
+	// Only absent: forbidden (EN 319 412-2 GEN-4.3.9-1). Optional.
 	PolicyConstraints *presence `yaml:"policy_constraints" optional:"true"`
-	InhibitAnyPolicy  *presence `yaml:"inhibit_any_policy" optional:"true"`
+	// Only absent: forbidden (EN 319 412-2 GEN-4.3.12-1). Optional.
+	InhibitAnyPolicy *presence `yaml:"inhibit_any_policy" optional:"true"`
 }
 
 type evidenceText struct {
+	// required or absent: identity proofing (CIR (EU) 2025/1566, EN 319 411-1 REG-6.3.1). Required.
 	Registration *presence `yaml:"registration"`
-	Device       *presence `yaml:"device"`
+	// required or absent: the certified QSCD and the proof that the key is in it (EN 319 411-2 SDP-6.5.1-02, -04). Required.
+	Device *presence `yaml:"device"`
 }
 
 type basicConstraintsText struct {
-	CA         *bool `yaml:"ca"`
-	PathLength *int  `yaml:"path_length" optional:"true"`
+	// cA TRUE; false leaves the extension out. Required.
+	CA *bool `yaml:"ca"`
+	// pathLenConstraint, 0 to 255, with ca: true only; without it there is no limit. Optional.
+	PathLength *int `yaml:"path_length" optional:"true"`
 }
 
 type extKeyUsageText struct {
-	Critical *bool      `yaml:"critical"`
+	// true for time-stamping units alone (RFC 3161 §2.3; EN 319 412-2 GEN-4.3.10-1). Required.
+	Critical *bool `yaml:"critical"`
+	// Key purpose identifiers; an empty list leaves the extension out. Required.
 	Purposes *[]oidText `yaml:"purposes"`
 }
 
 type authorityInfoText struct {
+	// The CA's certificate (EN 319 412-2 GEN-4.4.1-2 to -4). Required.
 	CAIssuers *presence `yaml:"ca_issuers"`
-	OCSP      *presence `yaml:"ocsp"`
+	// The OCSP responder (EN 319 412-2 GEN-4.4.1-5 to -8). Required.
+	OCSP *presence `yaml:"ocsp"`
 }
 
 type qcText struct {
-	Compliance *bool       `yaml:"qc_compliance"`
-	Type       *string     `yaml:"qc_type"`
-	SSCD       *bool       `yaml:"qc_sscd"`
-	PDS        *presence   `yaml:"qc_pds"`
-	Semantics  *[]string   `yaml:"semantics"`
-	Limit      *limitValue `yaml:"qc_limit_value" optional:"true"`
-	Retention  *int        `yaml:"qc_retention_period" optional:"true"`
-	Ident      *presence   `yaml:"qc_ident_method"`
+	// QcCompliance (EN 319 412-5 QCS-5-01). Required.
+	Compliance *bool `yaml:"qc_compliance"`
+	// QcType: esign, eseal, web, or empty for none (EN 319 412-5 QCS-5-01). Required.
+	Type *string `yaml:"qc_type"`
+	// QcSSCD, exactly where the policy is a -qscd one (EN 319 411-2 GEN-6.6.1-03, -04). Required.
+	SSCD *bool `yaml:"qc_sscd"`
+	// QcPDS from the issuer's configuration (EN 319 412-5 QCS-4.3.4-01 to -03). Required.
+	PDS *presence `yaml:"qc_pds"`
+	// natural, legal, or none: the syntax of serialNumber and organizationIdentifier (EN 319 412-1 §5.1; RFC 3739 §3.2.6.1). Required.
+	Semantics *[]string `yaml:"semantics"`
+	// QcLimitValue (EN 319 412-5 §4.3.2). Optional.
+	Limit *limitValue `yaml:"qc_limit_value" optional:"true"`
+	// QcRetentionPeriod in years (EN 319 412-5 §4.3.3). Optional.
+	Retention *int `yaml:"qc_retention_period" optional:"true"`
+	// QcIdentMethod, from the registration (EN 319 412-5 QCS-4.3.5-01, -02). Required.
+	Ident *presence `yaml:"qc_ident_method"`
 
-	CCLegislation *presence `yaml:"qc_cc_legislation" optional:"true"` // known so that refusing it can name the clause
+	// Only absent: forbidden in EU qualified certificates (EN 319 412-5 QCS-4.2.4-01); known so that refusing it can name the
+	// clause. Optional.
+	CCLegislation *presence `yaml:"qc_cc_legislation" optional:"true"`
 }
 
 // limitValue is MonetaryValue of EN 319 412-5 §4.3.2: amount * 10^exponent of an ISO 4217 currency.
 type limitValue struct {
+	// ISO 4217, three upper-case letters. Required.
 	Currency string `yaml:"currency"`
-	Amount   int64  `yaml:"amount"`
-	Exponent int64  `yaml:"exponent"`
+	// The amount. Default 0.
+	Amount int64 `yaml:"amount"`
+	// The power of ten by which it is multiplied. Default 0.
+	Exponent int64 `yaml:"exponent"`
 }
 
 // presence says whether a certificate has something: required, offered (where the issuer or the

@@ -68,11 +68,17 @@ func (r *Registration) QcIdentMethod() (der.OID, bool) {
 
 // registrationFields is the registration block of a subject file.
 type registrationFields struct {
-	Method   proofingMethod `yaml:"method"`
-	Evidence sha256Hex      `yaml:"evidence"` // of the file with the evidence: sha256sum FILE
-	Date     day            `yaml:"date"`     // 2026-11-23
-	Officer  entry          `yaml:"officer"`
-	Terms    entry          `yaml:"terms"` // version of the terms and conditions accepted
+	// How identity was proofed, by Article 24(1a) of Regulation (EU) 910/2014: eudi-wallet, notified-eid-high,
+	// qualified-certificate, certified-method or physical-presence (EN 319 411-2 REG-6.2.2-01A). Required with registration.
+	Method proofingMethod `yaml:"method"`
+	// SHA-256 of the file with the evidence, as sha256sum prints it (EN 319 411-1 GEN-6.3.2-00A). Required with registration.
+	Evidence sha256Hex `yaml:"evidence"`
+	// The day of the proofing, like 2026-11-23 (EN 319 411-1 REG-6.3.1-00A). Required with registration.
+	Date day `yaml:"date"`
+	// The registration officer's id (EN 319 411-1 REG-6.3.2-01). Required with registration.
+	Officer entry `yaml:"officer"`
+	// Version of the terms and conditions that were accepted (EN 319 411-1 REG-6.3.4-08). Required with registration.
+	Terms entry `yaml:"terms"`
 }
 
 func (f *registrationFields) registration() *Registration {
@@ -90,10 +96,14 @@ func (f *registrationFields) registration() *Registration {
 
 // deviceFields is the device block of a subject file.
 type deviceFields struct {
-	Model            entry     `yaml:"model"`
-	Certification    entry     `yaml:"certification"`
-	Attestation      sha256Hex `yaml:"attestation"` // of the file with the key attestation: sha256sum FILE
-	GenerationRecord entry     `yaml:"generation_record"`
+	// As on the list of certified devices (EN 319 411-2 SDP-6.5.1-02). Required with device.
+	Model entry `yaml:"model"`
+	// Id of the device's certificate (EN 319 411-2 SDP-6.5.1-02). Required with device.
+	Certification entry `yaml:"certification"`
+	// SHA-256 of the file with the key attestation, as sha256sum prints it (EN 319 411-2 SDP-6.5.1-04). Required with device, or generation_record.
+	Attestation sha256Hex `yaml:"attestation"`
+	// The officer's record of the key's generation in the device. Required with device, or attestation.
+	GenerationRecord entry `yaml:"generation_record"`
 }
 
 func (f *deviceFields) device() *Device {

@@ -67,30 +67,52 @@ func ParseSubject(name string, text []byte) (*Subject, error) {
 	}, nil
 }
 
-// subjectFile is the YAML of a subject file. Its fields are its manual.
+// subjectFile is the YAML of a subject file. docs/reference.md is made of these comments.
 type subjectFile struct {
-	Subject      *nameFields         `yaml:"subject"`
-	Email        entry               `yaml:"email"` // SAN rfc822Name (RFC 5280 §4.2.1.6)
+	// The name of the subject: attributes of X.520. Their order in the file does not matter.
+	Subject *nameFields `yaml:"subject"`
+	// An e-mail address, for subjectAltName rfc822Name (RFC 5280 §4.2.1.6). Optional.
+	Email entry `yaml:"email"`
+	// The evidence of identity proofing (CIR (EU) 2025/1566, EN 319 411-1 REG-6.3.1), sealed in the journal and not in the
+	// certificate. Every profile that takes a subject file wants it. Required by every built-in profile.
 	Registration *registrationFields `yaml:"registration"`
-	Device       *deviceFields       `yaml:"device"`
+	// The qualified signature creation device that the key lives in (EN 319 411-2 SDP-6.5.1-02). Refused by other profiles. Required by -qscd profiles.
+	Device *deviceFields `yaml:"device"`
 }
 
 // nameFields has the attributes of a DN, in the order in which they go into it.
 type nameFields struct {
-	CountryName            entry `yaml:"countryName"` // ISO 3166-1 alpha-2, upper case
-	StateOrProvinceName    entry `yaml:"stateOrProvinceName"`
-	LocalityName           entry `yaml:"localityName"`
-	StreetAddress          entry `yaml:"streetAddress"`
-	PostalCode             entry `yaml:"postalCode"`
-	OrganizationName       entry `yaml:"organizationName"`       // full registered name
-	OrganizationIdentifier entry `yaml:"organizationIdentifier"` // EN 319 412-1 §5.1.4: NTRNL-12345678
+	// ISO 3166-1 alpha-2, upper case: the country in whose context the other names are meant (EN 319 412-2 NAT-4.2.4-1, EN 319
+	// 412-3 LEG-4.2.1-2). Required by every built-in profile.
+	CountryName entry `yaml:"countryName"`
+	// State or province. Optional.
+	StateOrProvinceName entry `yaml:"stateOrProvinceName"`
+	// Town. Optional.
+	LocalityName entry `yaml:"localityName"`
+	// Street and number. Optional.
+	StreetAddress entry `yaml:"streetAddress"`
+	// Postal code. Optional.
+	PostalCode entry `yaml:"postalCode"`
+	// The full registered name of the legal person; of a natural one, the legal person she is associated with (EN 319 412-2
+	// NAT-4.2.4-6). Required of legal persons.
+	OrganizationName entry `yaml:"organizationName"`
+	// Its registered number, like NTRNL-12345678: VAT NTR PSD LEI, country, hyphen, number (EN 319 412-1 §5.1.4). Required of legal persons.
+	OrganizationIdentifier entry `yaml:"organizationIdentifier"`
+	// A part of the organisation. Optional.
 	OrganizationalUnitName entry `yaml:"organizationalUnitName"`
-	Title                  entry `yaml:"title"`
-	Surname                entry `yaml:"surname"`      // as on the identity document
-	GivenName              entry `yaml:"givenName"`    // as on the identity document
-	Pseudonym              entry `yaml:"pseudonym"`    // instead of surname and givenName
-	SerialNumber           entry `yaml:"serialNumber"` // EN 319 412-1 §5.1.3: PNONL-123456789
-	CommonName             entry `yaml:"commonName"`
+	// A title of the person. Optional.
+	Title entry `yaml:"title"`
+	// As on the identity document (EN 319 412-2 NAT-4.2.4-12); a natural person has surname, givenName or both, or a pseudonym. Optional.
+	Surname entry `yaml:"surname"`
+	// As on the identity document. Optional.
+	GivenName entry `yaml:"givenName"`
+	// Instead of surname and givenName, never beside them (EN 319 412-2 NAT-4.2.4-4). Optional.
+	Pseudonym entry `yaml:"pseudonym"`
+	// The number of the person, like PNONL-123456789: PAS IDC PNO TIN, country, hyphen, number (EN 319 412-1 §5.1.3).
+	// It is needed where the other names could be another person's too (EN 319 412-2 NAT-4.2.4-13). Optional.
+	SerialNumber entry `yaml:"serialNumber"`
+	// The name commonly used (EN 319 412-2 NAT-4.2.4-1, EN 319 412-3 LEG-4.2.1-2). Required by every built-in profile.
+	CommonName entry `yaml:"commonName"`
 }
 
 func (f nameFields) attributes() []Attribute {

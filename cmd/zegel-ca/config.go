@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"time"
 
@@ -19,57 +20,74 @@ import (
 	"github.com/zegel-tsp/zegel/policy"
 )
 
-// config is ca.yaml. zegel-ceremony writes one that works.
+// config is ca.yaml. zegel-ceremony writes one that works; docs/reference.md is made of these comments.
 type config struct {
 	daemon.Common `yaml:",inline"`
 
-	// Instance is the first octet of every serial, 1 to 127: no two CAs of the provider share it, so that
-	// serials are unique across the provider (CIR (EU) 2025/1943, EN 319 412-2 GEN-4.2.6-01).
+	// The first octet of every serial, 1 to 127. No two CAs of the provider share it, so that serials are
+	// unique across the provider (CIR (EU) 2025/1943, EN 319 412-2 GEN-4.2.6-01). Required.
 	Instance int `yaml:"instance"`
-	// Issuer is the CA that this daemon is.
+	// The CA that this daemon is.
 	Issuer issuer `yaml:"issuer"`
-	// Journal is the CA's memory. The daemon opens it, the ceremony has created it.
+	// The CA's memory. The daemon opens it; the ceremony has created it.
 	Journal daemon.Journal `yaml:"journal"`
-	// URLs are written into every certificate: where relying parties find the rest.
+	// Addresses that are written into every certificate: where relying parties find the rest.
 	URLs urls `yaml:"urls"`
-	// Publish is where CRLs go and when.
+	// Where CRLs go, and when.
 	Publish publish `yaml:"publish"`
-	// Feed is the listener from which responders follow the journal. client_ca says whose certificates are
+	// The listener from which responders follow the journal, path /feed. client_ca says whose certificates are
 	// believed, followers which of them are let in.
 	Feed daemon.TLSListener `yaml:"feed"`
-	// Followers are the SHA-256 digests, in hex, of the responders' client certificates (DER).
+	// SHA-256 digests of the responders' client certificates (DER), 64 hex digits each. Nobody else may follow the
+	// journal. Optional.
 	Followers []string `yaml:"followers"`
 }
 
 // issuer is a CA: its certificate, and the key that fits it.
 type issuer struct {
-	Certificate string `yaml:"certificate"` // PEM or DER file with it alone
-	Key         string `yaml:"key"`         // pkcs11: or softtoken: URI
-	// SignatureScheme is what an RSA key signs certificates and CRLs with: pkcs1v15 (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both
+	// PEM or DER file with the CA's certificate, that one alone: cA TRUE, keyCertSign and cRLSign,
+	// subjectKeyIdentifier (RFC 5280 §4.2.1). Required.
+	Certificate string `yaml:"certificate"`
+	// URI of the CA's key, which signs certificates and CRLs and nothing else (EN 319 411-1 GEN-6.5.3-03).
+	// softtoken: only under assurance: test. Required.
+	Key string `yaml:"key"`
+	// What an RSA key signs certificates and CRLs with: pkcs1v15 (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both
 	// with SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none. Default pkcs1v15.
 	SignatureScheme der.Scheme `yaml:"signature_scheme"`
 }
 
-// urls are those of policy.URLs. http:// but for the disclosure statements (EN 319 412-2 GEN-4.3.11-4).
+// urls are those of policy.URLs.
 type urls struct {
-	CRL       string `yaml:"crl"`        // of the CRL in publish
-	OCSP      string `yaml:"ocsp"`       // of the responder
-	CAIssuers string `yaml:"ca_issuers"` // of the CA certificate, DER
-	PDS       []pds  `yaml:"pds"`        // of the PKI disclosure statements, https://; one in English at least (EN 319 412-5 QCS-4.3.4-03)
+	// http:// address of the CRL in publish.dir (EN 319 412-2 GEN-4.3.11-4). Required.
+	CRL string `yaml:"crl"`
+	// http:// address of the OCSP responder (EN 319 412-2 GEN-4.4.1-5). Required.
+	OCSP string `yaml:"ocsp"`
+	// http:// address of the CA's certificate in DER (EN 319 412-2 GEN-4.4.1-2). Required.
+	CAIssuers string `yaml:"ca_issuers"`
+	// The PKI disclosure statements, one of them in English at least (EN 319 412-5 QCS-4.3.4-01 to -03). Required.
+	PDS []pds `yaml:"pds"`
 }
 
 // pds is one disclosure statement.
 type pds struct {
-	URL      string `yaml:"url"`
-	Language string `yaml:"language"` // ISO 639-1, lower case
+	// https:// address of the statement. Required.
+	URL string `yaml:"url"`
+	// Its language, ISO 639-1, two lower-case letters. Required.
+	Language string `yaml:"language"`
 }
 
 // publish says where and when.
 type publish struct {
-	Dir     string        `yaml:"dir"`      // a folder that a web server serves
-	CRLFile string        `yaml:"crl_file"` // name of the CRL in it
-	Every   time.Duration `yaml:"every"`    // a CRL this often without a revocation, at most 24h; absent: 12h
-	Life    time.Duration `yaml:"life"`     // nextUpdate after thisUpdate, more than every; absent: 24h
+	// A folder that a web server serves and the daemon can write to. Required.
+	Dir string `yaml:"dir"`
+	// The name of the CRL in it, without a folder. Required.
+	CRLFile string `yaml:"crl_file"`
+	// A CRL is published this long after the last one, if no revocation came before: above 0, less than life, at most 24h
+	// (EN 319 411-1 CSS-6.3.9-05). Where life is shorter than 24h the default is half of it. Default 12h.
+	Every time.Duration `yaml:"every"`
+	// nextUpdate is this long after thisUpdate, but not after the CA certificate's end: whole seconds, more than every, at
+	// most 240h. Default 24h.
+	Life time.Duration `yaml:"life"`
 }
 
 // check judges everything that can be judged without touching a key.
@@ -134,11 +152,21 @@ func (c *config) checkURLs() error {
 	if err := ca.CheckURLs(c.policyURLs()); err != nil {
 		return daemon.Keyf("urls", "%w", err)
 	}
+	for n, p := range c.URLs.PDS {
+		if key := fmt.Sprintf("urls.pds[%d]", n); p.URL == "" {
+			return daemon.Keyf(key+".url", "no URL: every qualified certificate carries it")
+		} else if !languageCode.MatchString(p.Language) {
+			return daemon.Keyf(key+".language", "%q: want two lower-case letters of ISO 639-1 (EN 319 412-5 §4.3.4)", p.Language)
+		}
+	}
 	if !slices.ContainsFunc(c.URLs.PDS, func(p pds) bool { return p.Language == "en" }) {
 		return daemon.Keyf("urls.pds", "no disclosure statement in English: every qualified certificate names one (EN 319 412-5 QCS-4.3.4-03)")
 	}
 	return nil
 }
+
+// languageCode is the form of ISO 639-1.
+var languageCode = regexp.MustCompile(`^[a-z]{2}$`)
 
 // checkPublish judges the folder, by writing a file into it, and the times of CRLs.
 func (c *config) checkPublish(cert *x509.Certificate) error {
@@ -147,6 +175,9 @@ func (c *config) checkPublish(cert *x509.Certificate) error {
 	}
 	if err := ca.CheckCRLTimes(cert, c.Publish.Every, c.Publish.Life); err != nil {
 		return daemon.Keyf("publish", "%w", err)
+	}
+	if c.Publish.Dir == "" {
+		return daemon.Keyf("publish.dir", "no folder is named")
 	}
 	f, err := os.CreateTemp(c.Publish.Dir, ".check-*")
 	if err != nil {

@@ -412,6 +412,8 @@ func TestCheck(t *testing.T) {
 		"https OCSP":               {[]string{"http://ocsp", "https://ocsp"}, "http://"},
 		"no CRL URL":               {[]string{"http://pki.example.nl/issuing.crl", `""`}, "urls.crl"},
 		"no PDS in English":        {[]string{"language: en", "language: nl"}, "QCS-4.3.4-03"},
+		"PDS without an address":   {[]string{"url: https://pki.example.nl/pds-en.pdf", `url: ""`}, "urls.pds[0].url"},
+		"no publish folder":        {[]string{r.path("publish"), `""`}, "publish.dir"},
 		"publish folder":           {[]string{r.path("publish"), r.path("none")}, "publish.dir"},
 		"CRL in another":           {[]string{"crl_file: issuing.crl", "crl_file: ../issuing.crl"}, "publish.crl_file"},
 		"CRL too seldom":           {[]string{"every: 12h, life: 24h", "every: 25h, life: 50h"}, "CSS-6.3.9-05"},

@@ -905,7 +905,7 @@ func TestScriptRefused(t *testing.T) {
 		{"CRL times", []string{"officers:\n", "crl: {every: 36h, life: 48h}\nofficers:\n"}, 2, "crl.every: 36h0m0s"},
 		{"CRL life", []string{"officers:\n", "crl: {every: 12h, life: 12h}\nofficers:\n"}, 2, "crl.life: 12h0m0s"},
 		{"root CRL", []string{"officers:\n", "crl: {root_life: 9000h}\nofficers:\n"}, 2, "crl.root_life: 9000h0m0s"},
-		{"status life", []string{"officers:\n", "status_life: 300h\nofficers:\n"}, 2, "status_life: 300h0m0s"},
+		{"status life", []string{"officers:\n", "status_life: 25h\nofficers:\n"}, 2, "status_life: 25h0m0s"},
 		{"policy", []string{"officers:\n", "tsa: {policy: 0.4.x}\nofficers:\n"}, 2, `tsa.policy: "0.4.x"`},
 		{"other policy", []string{"officers:\n", "tsa: {policies: [9.9]}\nofficers:\n"}, 2, `tsa.policies[0]: "9.9"`},
 		{"accuracy", []string{"officers:\n", "tsa: {accuracy: 2s}\nofficers:\n"}, 2, "tsa.accuracy: 2s"},

@@ -434,8 +434,8 @@ func (s *script) validateTimes() error {
 		return daemon.Keyf("crl.life", "%v is not between every (%v) and 240h", s.CRL.Life, s.CRL.Every)
 	case s.CRL.RootLife < day || s.CRL.RootLife > 365*day:
 		return daemon.Keyf("crl.root_life", "%v is not between 24h and 8760h (EN 319 411-1 CSS-6.3.9-12)", s.CRL.RootLife)
-	case s.StatusLife <= 0 || s.StatusLife > 10*day:
-		return daemon.Keyf("status_life", "%v is not between 0 and 240h", s.StatusLife)
+	case s.StatusLife < time.Second || s.StatusLife > day: // what zegel-ocsp takes
+		return daemon.Keyf("status_life", "%v is not between 1s and 24h (EN 319 411-1 REV-6.2.4-03A)", s.StatusLife)
 	}
 	return nil
 }

@@ -7,67 +7,107 @@ import (
 	"github.com/zegel-tsp/zegel/internal/desk"
 )
 
-// script is the one file that goes in. docs/ceremony.md explains every key; testdata/ceremony/example.yaml is one.
+// script is the one file that goes in. docs/reference.md is made of these comments; testdata/ceremony/example.yaml is one.
 type script struct {
-	Output    string            `yaml:"output"`     // absolute folder, missing or empty; nothing is ever overwritten
-	Assurance string            `yaml:"assurance"`  // test or qualified
-	Clock     string            `yaml:"clock"`      // system or unverified
-	Instance  uint8             `yaml:"instance"`   // first octet of every serial of the issuing CA, 1 to 126; the root has 127
-	ModuleEnv map[string]string `yaml:"module_env"` // environment of PKCS#11 modules: SOFTHSM2_CONF
+	// Absolute path of the folder that the ceremony makes: missing or empty, because nothing is ever overwritten. Neither
+	// script, PIN nor software keys may lie in it. Required.
+	Output string `yaml:"output"`
+	// test or qualified. qualified refuses software keys (but for checkpoints and the management CA), a PIN inside a URI and an
+	// unverified clock, and wants procedure, location, a security officer and an external witness under ceremony, a
+	// csr of each officer, and tokens apart (docs/ceremony.md). Required.
+	Assurance string `yaml:"assurance"`
+	// system: the kernel must vouch for the clock to within a second; unverified: nobody does. Required.
+	Clock string `yaml:"clock"`
+	// The first octet of every serial of the issuing CA, 1 to 126; the root has 127. No two CAs of one provider share it. Required.
+	Instance uint8 `yaml:"instance"`
+	// Environment variables for PKCS#11 modules, SOFTHSM2_CONF for instance; goes into the daemons' configurations. Optional.
+	ModuleEnv map[string]string `yaml:"module_env"`
 
+	// What the key report says of the ceremony (EN 319 411-1 GEN-6.5.1-11 to -14).
 	Ceremony ceremonyFacts `yaml:"ceremony"`
-	Provider provider      `yaml:"provider"`
-	Journals origins       `yaml:"journals"`
-	Keys     keyURIs       `yaml:"keys"`
-	Validity validityDays  `yaml:"validity_days"`
-	URLs     urls          `yaml:"urls"`
-	Hosts    hosts         `yaml:"hosts"`
-	Listen   addresses     `yaml:"listen"`
-	CRL      crlTimes      `yaml:"crl"`
-	// StatusLife is how long an OCSP answer holds: nextUpdate - thisUpdate. 0: 12h.
-	StatusLife time.Duration   `yaml:"status_life"`
-	TSA        tsaSettings     `yaml:"tsa"`
-	Officers   []officerScript `yaml:"officers"`
+	// The names in the certificates (EN 319 412-2 §4.2.3.1).
+	Provider provider `yaml:"provider"`
+	// The origins of the two logs in their checkpoints (C2SP tlog-checkpoint).
+	Journals origins `yaml:"journals"`
+	// The keys to be made. None of the URIs may name an object that exists, and no two the same.
+	Keys keyURIs `yaml:"keys"`
+	// Lives of certificates, in days.
+	Validity validityDays `yaml:"validity_days"`
+	// Where the public finds things.
+	URLs urls `yaml:"urls"`
+	// Names under which officers and the OCSP responder call the daemons over TLS: in the TLS certificates and in the
+	// URLs of the configurations.
+	Hosts hosts `yaml:"hosts"`
+	// The addresses of the daemons, host:port, no two the same in the whole script.
+	Listen addresses `yaml:"listen"`
+	// How often CRLs come and how long they hold.
+	CRL crlTimes `yaml:"crl"`
+	// How long an OCSP answer holds, nextUpdate - thisUpdate: 1s to 24h. Default 12h.
+	StatusLife time.Duration `yaml:"status_life"`
+	// What goes into tsa.yaml.
+	TSA tsaSettings `yaml:"tsa"`
+	// The officers to be, one at least. Their ids are made up by the ceremony. Required.
+	Officers []officerScript `yaml:"officers"`
 }
 
 // ceremonyFacts go into the key report (EN 319 411-1 GEN-6.5.1-11 to -14).
 type ceremonyFacts struct {
-	Procedure    string        `yaml:"procedure"` // the versioned document that is followed
-	Location     string        `yaml:"location"`
+	// The versioned document that is followed (EN 319 411-1 GEN-6.5.1-11). Required under assurance: qualified.
+	Procedure string `yaml:"procedure"`
+	// Where the ceremony is held (EN 319 411-1 GEN-6.5.1-02). Required under assurance: qualified.
+	Location string `yaml:"location"`
+	// The people in the room. Under assurance: qualified a security_officer and an external witness are among them (EN 319
+	// 411-1 GEN-6.5.1-14). Optional.
 	Participants []participant `yaml:"participants"`
 }
 
 // participant is a person in the room.
 type participant struct {
-	Name       string   `yaml:"name" json:"name"`
-	Role       string   `yaml:"role" json:"role"`             // a trusted role, or witness
-	External   bool     `yaml:"external" json:"external"`     // not of the provider's staff
-	Functions  []string `yaml:"functions" json:"functions"`   // what the person does in which phase
-	Afterwards string   `yaml:"afterwards" json:"afterwards"` // what the person answers for when it is over
+	// The person's name, as it goes into the report. Required.
+	Name string `yaml:"name" json:"name"`
+	// A trusted role (as of officers), or witness. Required.
+	Role string `yaml:"role" json:"role"`
+	// true: not of the provider's staff. Default false.
+	External bool `yaml:"external" json:"external"`
+	// What the person does, and in which phase. Optional.
+	Functions []string `yaml:"functions" json:"functions"`
+	// What the person answers for when it is over. Optional.
+	Afterwards string `yaml:"afterwards" json:"afterwards"`
 }
 
 // provider has the names in the certificates (EN 319 412-2 §4.2.3.1).
 type provider struct {
-	Country                string `yaml:"country"`                 // ISO 3166-1 alpha-2
-	Organization           string `yaml:"organization"`            // full registered name
-	OrganizationIdentifier string `yaml:"organization_identifier"` // EN 319 412-1 §5.1.4: NTRNL-12345678
-	Root                   string `yaml:"root"`                    // common names from here on
-	Issuing                string `yaml:"issuing"`
-	OCSP                   string `yaml:"ocsp"`
-	TSU                    string `yaml:"tsu"`
+	// countryName, ISO 3166-1 alpha-2, upper case. Required.
+	Country string `yaml:"country"`
+	// organizationName: the full registered name. Required.
+	Organization string `yaml:"organization"`
+	// organizationIdentifier, like NTRNL-12345678 (EN 319 412-1 §5.1.4). Required.
+	OrganizationIdentifier string `yaml:"organization_identifier"`
+	// commonName of the root. Required.
+	Root string `yaml:"root"`
+	// commonName of the issuing CA, not the root's. Required.
+	Issuing string `yaml:"issuing"`
+	// commonName of the OCSP responder. Required.
+	OCSP string `yaml:"ocsp"`
+	// commonName of the time-stamping unit. Required.
+	TSU string `yaml:"tsu"`
 }
 
 // origins name the two logs in their checkpoints (C2SP tlog-checkpoint): a URL without scheme, never reused.
 type origins struct {
-	CA  string `yaml:"ca"`
+	// Origin of the CA's journal: a URL without scheme, such as zegel.example/ca; never used twice. Required.
+	CA string `yaml:"ca"`
+	// Origin of the TSA's journal, another one. Required.
 	TSA string `yaml:"tsa"`
 }
 
 // keyURI is a key pair to be made.
 type keyURI struct {
-	URI       string `yaml:"uri"`
-	Algorithm string `yaml:"algorithm"` // p256 p384 p521 rsa3072 rsa4096
-	// SignatureScheme is what an RSA key signs with, from its first signature on and in the daemon's configuration: pkcs1v15
+	// pkcs11: (RFC 7512) or softtoken: URI, with object=NAME. Required.
+	URI string `yaml:"uri"`
+	// p256, p384, p521, rsa3072 or rsa4096. Required, but for keys.management: p256.
+	Algorithm string `yaml:"algorithm"`
+	// What an RSA key signs with, from its first signature on and in the daemon's configuration: pkcs1v15
 	// (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both with SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none,
 	// nor has the management key. Default pkcs1v15.
 	SignatureScheme der.Scheme `yaml:"signature_scheme"`
@@ -75,96 +115,147 @@ type keyURI struct {
 
 // fixedKeyURI is a key whose algorithm is not a matter of choice.
 type fixedKeyURI struct {
+	// pkcs11: (RFC 7512) or softtoken: URI, with object=NAME. Required.
 	URI string `yaml:"uri"`
 }
 
 // keyURIs are all keys of the provider. None of the URIs may name an object that exists, and no two the same.
 type keyURIs struct {
-	Root          keyURI      `yaml:"root"`
-	Issuing       keyURI      `yaml:"issuing"`
-	OCSP          keyURI      `yaml:"ocsp"`
-	TSU           keyURI      `yaml:"tsu"`
-	Management    keyURI      `yaml:"management"`     // signs TLS and officers' certificates, outside the qualified hierarchy
-	CAWrap        fixedKeyURI `yaml:"ca_wrap"`        // AES-256: wraps the key of the CA journal's sealed bodies
-	CACheckpoint  fixedKeyURI `yaml:"ca_checkpoint"`  // Ed25519: signs the CA journal's checkpoints
-	TSAWrap       fixedKeyURI `yaml:"tsa_wrap"`       // the same two for the TSA's journal
-	TSACheckpoint fixedKeyURI `yaml:"tsa_checkpoint"` //
+	// Signs the certificates of CAs, and the root's CRL; used in the ceremony only.
+	Root keyURI `yaml:"root"`
+	// Signs certificates and CRLs.
+	Issuing keyURI `yaml:"issuing"`
+	// Signs OCSP answers.
+	OCSP keyURI `yaml:"ocsp"`
+	// Signs timestamps.
+	TSU keyURI `yaml:"tsu"`
+	// Signs TLS and officers' certificates, outside the qualified hierarchy; softtoken: also under assurance: qualified.
+	Management keyURI `yaml:"management"`
+	// AES-256: wraps the key of the CA journal's sealed bodies.
+	CAWrap fixedKeyURI `yaml:"ca_wrap"`
+	// Ed25519: signs the CA journal's checkpoints.
+	CACheckpoint fixedKeyURI `yaml:"ca_checkpoint"`
+	// AES-256: wraps the key of the TSA journal's sealed bodies.
+	TSAWrap fixedKeyURI `yaml:"tsa_wrap"`
+	// Ed25519: signs the TSA journal's checkpoints.
+	TSACheckpoint fixedKeyURI `yaml:"tsa_checkpoint"`
 }
 
-// validityDays are lives of certificates. 0: as long as the profile allows, and 365 for tls.
+// validityDays are lives of certificates. 0: as long as the profile allows.
 type validityDays struct {
-	Root    int `yaml:"root"`
+	// The root; without it as long as the profile root-ca allows. Optional.
+	Root int `yaml:"root"`
+	// The issuing CA; without it as long as the profile issuing-ca and the root allow. Optional.
 	Issuing int `yaml:"issuing"`
-	OCSP    int `yaml:"ocsp"`
-	TSU     int `yaml:"tsu"`
-	TLS     int `yaml:"tls"` // TLS servers, feed client, officers
+	// The OCSP responder; without it as long as the profile ocsp-responder allows. Optional.
+	OCSP int `yaml:"ocsp"`
+	// The time-stamping unit; without it as long as the profile tsu and the issuing CA allow. Optional.
+	TSU int `yaml:"tsu"`
+	// TLS servers, the responder's feed client and officers; at most 398. Default 365.
+	TLS int `yaml:"tls"`
 }
 
 // urls are where the public finds things. All but the PDS are http:// (EN 319 412-2 GEN-4.4.1).
 type urls struct {
-	RootCertificate    string `yaml:"root_certificate"`    // serves publish/root.cer
-	RootCRL            string `yaml:"root_crl"`            // serves publish/root.crl
-	IssuingCertificate string `yaml:"issuing_certificate"` // serves publish/issuing.cer
-	CRL                string `yaml:"crl"`                 // serves publish/issuing.crl
-	OCSP               string `yaml:"ocsp"`                // the responder
-	TSA                string `yaml:"tsa"`                 // the TSA; for zegel.yaml only
-	PDS                []pds  `yaml:"pds"`                 // https://, at least one in English (EN 319 412-5 QCS-4.3.4)
+	// http:// address that serves publish/root.cer: AIA of the issuing CA. Required.
+	RootCertificate string `yaml:"root_certificate"`
+	// http:// address that serves publish/root.crl: CDP of the issuing CA. Required.
+	RootCRL string `yaml:"root_crl"`
+	// http:// address that serves publish/issuing.cer: AIA of all others. Required.
+	IssuingCertificate string `yaml:"issuing_certificate"`
+	// http:// address that serves publish/issuing.crl: CDP of all others. Required.
+	CRL string `yaml:"crl"`
+	// http:// address of the OCSP responder: AIA of all others. Required.
+	OCSP string `yaml:"ocsp"`
+	// http:// address of the TSA, for zegel.yaml only. Required.
+	TSA string `yaml:"tsa"`
+	// The PKI disclosure statements, one of them in English at least (EN 319 412-5 QCS-4.3.4). Required.
+	PDS []pds `yaml:"pds"`
 }
 
 type pds struct {
-	URL      string `yaml:"url"`
-	Language string `yaml:"language"` // ISO 639-1
+	// https:// address of the statement. Required.
+	URL string `yaml:"url"`
+	// Its language, ISO 639-1, two lower-case letters. Required.
+	Language string `yaml:"language"`
 }
 
-// hosts are the names under which officers and the OCSP responder reach the daemons over TLS: DNS names or IP
-// addresses in the TLS certificates, and in the URLs of the configs. "": the host of the daemon's admin address.
+// hosts are the names under which officers and the OCSP responder reach the daemons over TLS.
 type hosts struct {
-	CA   string `yaml:"ca"`
+	// DNS name or IP address of zegel-ca; without it the host of listen.ca.admin. Optional.
+	CA string `yaml:"ca"`
+	// DNS name or IP address of zegel-ocsp; without it the host of listen.ocsp.admin. Optional.
 	OCSP string `yaml:"ocsp"`
-	TSA  string `yaml:"tsa"`
+	// DNS name or IP address of zegel-tsa; without it the host of listen.tsa.admin. Optional.
+	TSA string `yaml:"tsa"`
 }
 
 // addresses are host:port to listen on.
 type addresses struct {
+	// zegel-ca.
 	CA struct {
-		Admin   string `yaml:"admin"` // officers, mutual TLS
-		Feed    string `yaml:"feed"`  // OCSP replicas, mutual TLS
+		// Officers, mutual TLS. Required.
+		Admin string `yaml:"admin"`
+		// OCSP replicas, mutual TLS. Required.
+		Feed string `yaml:"feed"`
+		// /metrics and /health. Required.
 		Metrics string `yaml:"metrics"`
 	} `yaml:"ca"`
+	// zegel-ocsp.
 	OCSP struct {
-		HTTP    string `yaml:"http"` // public
-		Admin   string `yaml:"admin"`
+		// Public. Required.
+		HTTP string `yaml:"http"`
+		// Officers, mutual TLS. Required.
+		Admin string `yaml:"admin"`
+		// /metrics and /health. Required.
 		Metrics string `yaml:"metrics"`
 	} `yaml:"ocsp"`
+	// zegel-tsa.
 	TSA struct {
-		HTTP    string `yaml:"http"`  // public
-		HTTPS   string `yaml:"https"` // public
-		Admin   string `yaml:"admin"`
+		// Public, plain HTTP. Required.
+		HTTP string `yaml:"http"`
+		// Public, TLS. Required.
+		HTTPS string `yaml:"https"`
+		// Officers, mutual TLS. Required.
+		Admin string `yaml:"admin"`
+		// /metrics and /health. Required.
 		Metrics string `yaml:"metrics"`
 	} `yaml:"tsa"`
 }
 
 // crlTimes are how often CRLs come and how long they hold.
 type crlTimes struct {
-	Every    time.Duration `yaml:"every"`     // issuing CA; 0: 12h
-	Life     time.Duration `yaml:"life"`      // issuing CA; 0: 24h
-	RootLife time.Duration `yaml:"root_life"` // the root's one CRL; 0: 8760h, the most (EN 319 411-1 CSS-6.3.9-12)
+	// The issuing CA makes a CRL at least this often: above 0, at most 24h (EN 319 411-1 CSS-6.3.9-05). Default 12h.
+	Every time.Duration `yaml:"every"`
+	// How long a CRL of the issuing CA holds: more than every, at most 240h. Default 24h.
+	Life time.Duration `yaml:"life"`
+	// How long the root's one CRL holds: 24h to 8760h (EN 319 411-1 CSS-6.3.9-12). Default 8760h.
+	RootLife time.Duration `yaml:"root_life"`
 }
 
 // tsaSettings go into tsa.yaml.
 type tsaSettings struct {
-	Policy    string        `yaml:"policy"`    // OID; "": 0.4.0.2023.1.1, BTSP of EN 319 421
-	Policies  []string      `yaml:"policies"`  // also accepted
-	Accuracy  time.Duration `yaml:"accuracy"`  // 0: 1s, the most (EN 319 421 TIS-7.7.2-03)
-	Qualified *bool         `yaml:"qualified"` // tokens carry the qualified statement (EN 319 422 §9.1); left out: true
+	// OID of the policy of tokens whose request names none; BTSP of EN 319 421. Default 0.4.0.2023.1.1.
+	Policy string `yaml:"policy"`
+	// OIDs of other policies that may be asked for. Optional.
+	Policies []string `yaml:"policies"`
+	// Stated in every token: above 0, at most 1s (EN 319 421 TIS-7.7.2-03). Default 1s.
+	Accuracy time.Duration `yaml:"accuracy"`
+	// Tokens carry the statement of a qualified one (EN 319 422 §9.1). Default true.
+	Qualified *bool `yaml:"qualified"`
 }
 
 // officerScript is an officer to be. The id is made up here.
 type officerScript struct {
-	Name  string   `yaml:"name"` // names the files officers/NAME.*; never in a leaf of the journal
+	// Letters, digits, '.', '_' and '-', at most 64: the files officers/NAME.* are named after it. Never in a leaf of the
+	// journal. Required.
+	Name string `yaml:"name"`
+	// Trusted roles: registration_officer, revocation_officer, system_auditor, security_officer, system_operator,
+	// system_administrator. Under assurance: qualified a system_auditor has no other role, and a security_officer neither
+	// operates nor administers (EN 319 401 REQ-7.2-13). Required.
 	Roles []string `yaml:"roles"`
-	// CSR is the absolute path of the officer's certificate signing request (PKCS#10, PEM or DER): the key is then made by the
-	// officer, in a device. "": the ceremony makes it, as a file.
+	// Absolute path of the officer's certificate signing request (PKCS#10, PEM or DER), of which only the key counts: the officer
+	// made it, in a device (EN 319 411-1 GEN-6.5.5-04). Without it the ceremony makes the key, as a file. Required under assurance: qualified.
 	CSR string `yaml:"csr"`
 }
 

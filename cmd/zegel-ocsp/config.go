@@ -15,36 +15,50 @@ import (
 	"github.com/zegel-tsp/zegel/ocsp"
 )
 
-// config is ocsp.yaml. Durations are Go's (12h, 90m), files PEM.
+// config is ocsp.yaml. docs/reference.md is made of these comments.
 type config struct {
 	daemon.Common `yaml:",inline"` // officers may ask for /v1/status, whatever their roles
 
+	// The copy of the CA's journal that answers are read from.
 	Replica struct {
-		Dir        string `yaml:"dir"`         // the replica's folder, as the ceremony made it, or an empty one: a new replica, filled from the feed
-		JournalKey string `yaml:"journal_key"` // the C2SP vkey of the CA's journal, origin+hash+key, as the ceremony printed it
+		// The replica's folder, 0700, as the ceremony made it. In an empty folder the daemon makes a new replica and
+		// fills it from the feed; one that is missing is an error. Required.
+		Dir string `yaml:"dir"`
+		// The C2SP vkey of the CA's journal, origin+hash+key, from the ceremony's journal-keys.json: every checkpoint is
+		// verified with it. Required.
+		JournalKey string `yaml:"journal_key"`
 	} `yaml:"replica"`
 
+	// Where the replica is followed from, over mutual TLS.
 	Feed struct {
-		URL              string `yaml:"url"` // the CA's feed: https://host:port/feed
+		// The CA's feed, https://host:port/feed. Required.
+		URL              string `yaml:"url"`
 		daemon.TLSClient `yaml:",inline"`
 	} `yaml:"feed"`
 
+	// The CA whose certificates are answered for.
 	Issuer struct {
-		Certificate string `yaml:"certificate"` // the CA whose certificates are answered for
+		// PEM or DER file with its certificate, that one alone. Required.
+		Certificate string `yaml:"certificate"`
 	} `yaml:"issuer"`
 
+	// The delegated responder (RFC 6960 §4.2.2.2).
 	Responder struct {
-		Certificate string `yaml:"certificate"` // issued by that CA with the profile ocsp-responder
-		Key         string `yaml:"key"`         // its key: pkcs11: or, with assurance: test, softtoken: URI
-		// SignatureScheme is what an RSA key signs answers with: pkcs1v15 (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both with
+		// PEM or DER file with its certificate, issued directly by that CA with the profile ocsp-responder: OCSPSigning
+		// alone, id-pkix-ocsp-nocheck. Required.
+		Certificate string `yaml:"certificate"`
+		// URI of its key. softtoken: only under assurance: test. Required.
+		Key string `yaml:"key"`
+		// What an RSA key signs answers with: pkcs1v15 (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both with
 		// SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none. Default pkcs1v15.
 		SignatureScheme der.Scheme `yaml:"signature_scheme"`
 	} `yaml:"responder"`
 
-	// StatusLife is how long an answer holds, counted from the CA's last checkpoint: 1s to 24h; absent: 12h.
+	// How long an answer holds, nextUpdate - thisUpdate, counted from the CA's last checkpoint: 1s to 24h, so that with the
+	// CA away no revocation hides longer than EN 319 411-1 REV-6.2.4-03A allows. Default 12h.
 	StatusLife time.Duration `yaml:"status_life"`
 
-	// Listen is the public address, host:port, plain HTTP. OCSP is all that is served there, at the root.
+	// The public address, host:port, plain HTTP: answers are signed. OCSP is all that is served there, at the root. Required.
 	Listen string `yaml:"listen"`
 }
 

@@ -22,29 +22,41 @@ const clockUnverified = "unverified"
 // checkpointEvery is how often the journal gets a fresh checkpoint: more often than the 5 s after which an old one counts as replayed.
 const checkpointEvery = 2 * time.Second
 
-// config is tsa.yaml. docs/tsa.md describes each key for operators.
+// config is tsa.yaml. docs/reference.md is made of these comments.
 type config struct {
 	daemon.Common `yaml:",inline"` // officers may ask for the status; system_auditor and security_officer may have the journal verified
 
-	Unit     unit          `yaml:"unit"`
-	Policy   string        `yaml:"policy"`   // in tokens whose request names none: 0.4.0.2023.1.1 is EN 319 421's own
-	Policies []string      `yaml:"policies"` // others that a request may name
-	Accuracy time.Duration `yaml:"accuracy"` // of genTime, in every token; at most 1s (EN 319 421 TIS-7.7.2-03)
-	// Qualified puts esi4-qtstStatement-1 in every token (EN 319 422 §9.1). Qualified tokens and others come from
-	// different units at different addresses (EN 319 421 TIS-8.2-01).
+	// The time-stamping unit (TSU) that this daemon is.
+	Unit unit `yaml:"unit"`
+	// OID of the time-stamp policy in tokens whose request names none; EN 319 421's own, BTSP, is 0.4.0.2023.1.1. Required.
+	Policy string `yaml:"policy"`
+	// OIDs of other policies that a request may name. Optional.
+	Policies []string `yaml:"policies"`
+	// The accuracy of genTime, in every token: whole microseconds, above 1µs, at most 1s (EN 319 421 TIS-7.7.2-03). Half of
+	// it is for the clock's error, half for the time a signature takes. Required.
+	Accuracy time.Duration `yaml:"accuracy"`
+	// true puts esi4-qtstStatement-1 in every token (EN 319 422 §9.1). A unit makes qualified tokens or others, never both
+	// (EN 319 421 TIS-8.2-01 to -03). Default false.
 	Qualified bool `yaml:"qualified"`
 
-	Journal daemon.Journal     `yaml:"journal"` // this daemon's own
-	HTTP    daemon.Listener    `yaml:"http"`    // public; RFC 3161 §3.4
-	HTTPS   daemon.TLSListener `yaml:"https"`   // public; required for qualified tokens (CIR (EU) 2025/1929)
+	// This daemon's own journal, created by the ceremony.
+	Journal daemon.Journal `yaml:"journal"`
+	// The public address, plain HTTP (RFC 3161 §3.4).
+	HTTP daemon.Listener `yaml:"http"`
+	// The public address with TLS; left out as a whole, there is none. Under assurance: qualified it must be there (CIR (EU)
+	// 2025/1929). client_ca must be left out: nobody is asked for a certificate. Optional.
+	HTTPS daemon.TLSListener `yaml:"https"`
 }
 
 // unit is the time-stamping unit.
 type unit struct {
-	Certificate string `yaml:"certificate"` // PEM file
-	Chain       string `yaml:"chain"`       // PEM file: the certificates above it, up to the root
-	Key         string `yaml:"key"`         // hsm URI
-	// SignatureScheme is what an RSA key signs tokens with: pkcs1v15 (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS, which many
+	// PEM or DER file with the TSU's certificate, that one alone. It has to satisfy the built-in profile tsu. Required.
+	Certificate string `yaml:"certificate"`
+	// PEM file with the certificates above it in order, up to the root. It may begin with the TSU's own. Required.
+	Chain string `yaml:"chain"`
+	// URI of the TSU's key, which does nothing else (EN 319 421 TIS-7.7.1-08). softtoken: only under assurance: test. Required.
+	Key string `yaml:"key"`
+	// What an RSA key signs tokens with: pkcs1v15 (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS, which many
 	// verifiers of tokens cannot read), both with SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none. Default pkcs1v15.
 	SignatureScheme der.Scheme `yaml:"signature_scheme"`
 }

@@ -13,26 +13,41 @@ import (
 
 const defaultConfig = "/etc/zegel/zegel.yaml"
 
-// config is zegel.yaml. zegel-ceremony writes one; docs/zegel.md explains every key.
+// config is zegel.yaml. zegel-ceremony writes one; docs/reference.md is made of these comments. No key has to be there: a
+// command that needs one says so.
 type config struct {
+	// The CA's admin listener, and how the officer calls all three.
 	CA struct {
-		URL              string `yaml:"url"` // officers' API, https://
+		// https:// address of the CA's admin listener. Commands that ask the CA need it. Optional.
+		URL              string `yaml:"url"`
 		daemon.TLSClient `yaml:",inline"`
 	} `yaml:"ca"`
+	// The OCSP responder.
 	OCSP struct {
-		URL   string `yaml:"url"`   // public, http://
-		Admin string `yaml:"admin"` // https://
+		// http:// address of the responder, for people: no command asks it. Optional.
+		URL string `yaml:"url"`
+		// https:// address of its admin listener, for status. Optional.
+		Admin string `yaml:"admin"`
 	} `yaml:"ocsp"`
+	// The time-stamping authority.
 	TSA struct {
-		URL    string `yaml:"url"`    // public, http:// or https://
-		Admin  string `yaml:"admin"`  // https://
-		Policy string `yaml:"policy"` // the policy identifier to ask for
-		Chain  string `yaml:"chain"`  // PEM: certificates above the TSU's
-		Root   string `yaml:"root"`   // PEM: trust anchor of the TSA
+		// http:// or https:// address that timestamp asks. Optional.
+		URL string `yaml:"url"`
+		// https:// address of its admin listener, for status. Optional.
+		Admin string `yaml:"admin"`
+		// OID of the policy that timestamp asks for; without it the TSA chooses. Optional.
+		Policy string `yaml:"policy"`
+		// PEM file with the certificates above the TSU's, for tokens that carry none. Optional.
+		Chain string `yaml:"chain"`
+		// PEM file with the trust anchor of timestamps. timestamp needs it, and verify without --root. Optional.
+		Root string `yaml:"root"`
 	} `yaml:"tsa"`
-	Issuer string `yaml:"issuer"` // PEM: the issuing CA
-	Root   string `yaml:"root"`   // PEM: the root
-	CRL    string `yaml:"crl"`    // http:// address of the issuing CA's CRL
+	// PEM file with the issuing CA. Optional.
+	Issuer string `yaml:"issuer"`
+	// PEM file with the root. Optional.
+	Root string `yaml:"root"`
+	// http:// address of the issuing CA's CRL. Optional.
+	CRL string `yaml:"crl"`
 }
 
 // loadConfig reads the file named by --config, $ZEGEL_CONFIG or the default, in that order.

@@ -11,39 +11,59 @@ import (
 
 // Common is the part every daemon's config starts with (inline it: `yaml:",inline"`).
 type Common struct {
-	Assurance string            `yaml:"assurance"`  // test or qualified; qualified refuses softtoken: keys and an unverified clock
-	Clock     string            `yaml:"clock"`      // system or unverified
-	ModuleEnv map[string]string `yaml:"module_env"` // environment of PKCS#11 modules
-	Admin     TLSListener       `yaml:"admin"`      // mutual TLS
-	Metrics   Listener          `yaml:"metrics"`    // /metrics and /health, plain HTTP
-	Officers  []desk.Officer    `yaml:"officers"`   // who may call the admin listener, each with a client certificate and roles
+	// test or qualified. qualified refuses softtoken: keys (the checkpoint key apart, EN 319 411-1 GEN-6.5.2-04), a PIN inside a
+	// URI, an unverified clock (EN 319 421 TIS-7.7.1-04), and officers whose roles one person must not hold together (EN 319 401
+	// REQ-7.2-13). Required.
+	Assurance string `yaml:"assurance"`
+	// system: the system clock, as long as the kernel says that it is synchronised. unverified: the system clock on
+	// trust, for demos and tests. Required.
+	Clock string `yaml:"clock"`
+	// Environment variables for PKCS#11 modules, SOFTHSM2_CONF for instance. Optional.
+	ModuleEnv map[string]string `yaml:"module_env"`
+	// The officers' listener, mutual TLS.
+	Admin TLSListener `yaml:"admin"`
+	// The listener of /metrics and /health, plain HTTP: keep it inside.
+	Metrics Listener `yaml:"metrics"`
+	// Who may call the admin listener, each with a client certificate and roles. Optional.
+	Officers []desk.Officer `yaml:"officers"`
 }
 
 // Listener is a plain HTTP address.
 type Listener struct {
+	// host:port, with a number for the port; no two listeners of a daemon share one. Required.
 	Listen string `yaml:"listen"`
 }
 
 // TLSListener is an HTTPS address; with ClientCA it wants a client certificate from there.
 type TLSListener struct {
-	Listen      string `yaml:"listen"`
-	Certificate string `yaml:"certificate"` // PEM file
-	Key         string `yaml:"key"`         // PEM file, 0600
-	ClientCA    string `yaml:"client_ca"`   // PEM file
+	// host:port, with a number for the port; no two listeners of a daemon share one. Required.
+	Listen string `yaml:"listen"`
+	// PEM file with the server's TLS certificate and those above it. Required.
+	Certificate string `yaml:"certificate"`
+	// PEM file with its key, mode 0600. Required.
+	Key string `yaml:"key"`
+	// PEM file with the CA whose client certificates are believed, the management CA. Required.
+	ClientCA string `yaml:"client_ca"`
 }
 
 // TLSClient is how a daemon or tool calls another over mutual TLS.
 type TLSClient struct {
-	CA          string `yaml:"ca"`          // PEM file: whose servers are believed
-	Certificate string `yaml:"certificate"` // PEM file; with key, the client certificate shown
-	Key         string `yaml:"key"`         // PEM file, 0600
+	// PEM file with the CA whose TLS servers are believed, the management CA. Required.
+	CA string `yaml:"ca"`
+	// PEM file with the client certificate that is shown. Required.
+	Certificate string `yaml:"certificate"`
+	// PEM file with its key, mode 0600. Required.
+	Key string `yaml:"key"`
 }
 
 // Journal is how a config names a journal that the daemon writes.
 type Journal struct {
-	Dir           string `yaml:"dir"`
-	WrapKey       string `yaml:"wrap_key"`       // hsm URI
-	CheckpointKey string `yaml:"checkpoint_key"` // hsm URI, Ed25519
+	// The journal's folder, 0700. One daemon has it open. Required.
+	Dir string `yaml:"dir"`
+	// URI of the AES-256 key that unwraps the key of the sealed bodies at start. softtoken: only under assurance: test. Required.
+	WrapKey string `yaml:"wrap_key"`
+	// URI of the Ed25519 key that signs checkpoints. softtoken: is allowed, because not every token has Ed25519. Required.
+	CheckpointKey string `yaml:"checkpoint_key"`
 }
 
 // Values of assurance.

@@ -12,10 +12,16 @@ import (
 
 // Officer is one person who may call an admin listener, as every configuration lists them.
 type Officer struct {
-	ID          string   `yaml:"id"`                 // 32 hex digits: the opaque id in the journal
-	Name        string   `yaml:"name"`               // for people; never in a leaf
-	Certificate string   `yaml:"certificate_sha256"` // of the client certificate's DER
-	Roles       []string `yaml:"roles"`
+	// 32 hex digits, not all zero: all that the journal and the log ever hold of the person. Required.
+	ID string `yaml:"id"`
+	// For whoever reads this file. Optional.
+	Name string `yaml:"name"`
+	// SHA-256 of the DER of the officer's client certificate, 64 hex digits. Required.
+	Certificate string `yaml:"certificate_sha256"`
+	// One or more of registration_officer, revocation_officer, system_auditor, security_officer, system_operator,
+	// system_administrator (EN 319 401 REQ-7.2-14). Under assurance: qualified a system_auditor has no other role, and a
+	// security_officer neither operates nor administers (REQ-7.2-13). Required.
+	Roles []string `yaml:"roles"`
 }
 
 // The trusted roles of EN 319 401 REQ-7.2-14 and EN 319 411-1 OVR-6.4.4-02.
