@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/policy"
 )
@@ -193,4 +194,35 @@ func (i *Issuer) plausibleTime() time.Time {
 		t = last
 	}
 	return t.UTC()
+}
+
+// revoke serves POST /v1/certificates/{serial}/revoke.
+func (d *deskHandler) revoke(c *call) (any, error) {
+	serial, err := journal.ParseSerial(c.PathValue("serial"))
+	if err != nil {
+		return nil, unreadable{err}
+	}
+	var request desk.RevokeRequest
+	if err := c.decode(&request); err != nil {
+		return nil, err
+	}
+	reason, err := journal.ParseReason(request.Reason)
+	if err != nil {
+		return nil, unreadable{err}
+	}
+	revocation := Revocation{Actor: c.actor, Serial: serial, Reason: reason}
+	if request.InvalidFrom != nil {
+		revocation.InvalidFrom = *request.InvalidFrom
+	}
+	if request.RequestedAt != nil {
+		revocation.RequestedAt = *request.RequestedAt
+	}
+	if request.Note != "" {
+		revocation.Note = []byte(request.Note)
+	}
+	certificate, err := d.issuer.Revoke(c.Context(), revocation)
+	if err != nil {
+		return nil, err
+	}
+	return d.describe(certificate, true), nil
 }
