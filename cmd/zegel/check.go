@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/policy"
 )
 
@@ -47,10 +48,17 @@ func (t *tool) check(path, name string) error {
 		return &judged{path, best, violations}
 	}
 	if t.json {
-		return t.printJSON(map[string]any{"ok": true, "profile": best, "violations": []string{}})
+		return t.printJSON(checked{OK: true, Profile: best, Violations: []desk.Violation{}})
 	}
 	_, err = fmt.Fprintf(t.out, "%s: no violation of profile %s\n", path, best)
 	return err
+}
+
+// checked is the JSON of a certificate that breaks no rule.
+type checked struct {
+	OK         bool             `json:"ok"`
+	Profile    string           `json:"profile"` // that it was judged by
+	Violations []desk.Violation `json:"violations"`
 }
 
 // judged is a certificate that breaks rules of a profile: exit status 3, as for a request that does.

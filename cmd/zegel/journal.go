@@ -14,7 +14,8 @@ import (
 func (t *tool) journalCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "journal", Short: "Prove what the journal holds", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		Example: "  zegel journal verify\n  zegel journal checkpoint",
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(t.journalVerifyCommand(), t.journalCheckpointCommand())
 	return c
@@ -142,7 +143,8 @@ func (t *tool) printReport(r desk.Report) error {
 func (t *tool) journalCheckpointCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "checkpoint", Short: "Print a fresh signed checkpoint of the CA's journal", Args: cobra.NoArgs,
-		Long: "checkpoint prints a C2SP signed note over the journal's origin, size and root. Whoever keeps it\ncan later prove that nothing before it was changed or taken out.",
+		Example: "  zegel journal checkpoint > kept.txt",
+		Long:    "checkpoint prints a C2SP signed note over the journal's origin, size and root. Whoever keeps it\ncan later prove that nothing before it was changed or taken out.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.withCA(func(ca *desk.Client) error {
 				text, err := ca.Checkpoint(c.Context())

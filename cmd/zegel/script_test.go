@@ -136,6 +136,21 @@ func startDemoIn(t *testing.T, dir string, args ...string) *running {
 	return r
 }
 
+// stop interrupts the demo, as Ctrl-C does, and waits for its clean end.
+func (r *running) stop(t *testing.T) {
+	t.Helper()
+	r.cmd.Process.Signal(os.Interrupt)
+	select {
+	case err := <-r.ended:
+		if err != nil {
+			t.Errorf("the demo ended with %v\n%s", err, r.err)
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatalf("the demo did not stop\n%s", r.err)
+	}
+	r.killed = true
+}
+
 // variables are what the scripts see of a demo.
 func (r *running) variables(t *testing.T) []string {
 	c := officerConfig(t, r.ZegelConfig)
@@ -236,7 +251,7 @@ func runScripts(t *testing.T, demo *running, dirs ...string) {
 	}
 }
 
-// TestReadme runs what the README says to try by hand, word for word but for the temporary folder.
+// TestReadme runs every sh block of the README, word for word but for the temporary folder and the two make commands.
 func TestReadme(t *testing.T) {
 	r := startDemo(t)
 	root, err := filepath.Abs(filepath.Join("..", ".."))
@@ -247,11 +262,17 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(readme), "## Try it by hand")
-	_, block, _ := strings.Cut(section, "```sh\n")
-	commands, _, found := strings.Cut(block, "```")
-	if !found || !strings.Contains(commands, "zegel journal verify") {
-		t.Fatal("the README has no commands to try by hand")
+	blocks, err := readmeCommands(string(readme))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(blocks) != 2 {
+		t.Fatalf("%d blocks to run: one while the demo is up and one after it was known when this test was written", len(blocks))
+	}
+	for _, want := range []string{"zegel issue", "openssl ocsp", "openssl ts -verify", "zegel journal verify"} {
+		if !strings.Contains(blocks[0], want) {
+			t.Fatalf("the README has no %q to try by hand", want)
+		}
 	}
 	dir := t.TempDir()
 	for name, target := range map[string]string{"testdata": filepath.Join(root, "testdata"), "demo": r.dir, "bin": binaries} {
@@ -262,10 +283,32 @@ func TestReadme(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "README.md"), readme, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("bash", "-euo", "pipefail", "-c", strings.ReplaceAll(commands, "/tmp/", dir+"/"))
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	export, _, _ := strings.Cut(blocks[0], "\n") // one shell, as a reader has
+	for i, commands := range []string{blocks[0], export + "\n" + blocks[1]} {
+		if i == 1 {
+			r.stop(t)
+		}
+		cmd := exec.Command("bash", "-euo", "pipefail", "-c", strings.ReplaceAll(commands, "/tmp/", dir+"/"))
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		for _, want := range [][]string{{"refused with status 3", "cert.pem: good", "cert.pem: revoked", "Verification: OK", "no fault"}, {"no fault"}}[i] {
+			if !bytes.Contains(out, []byte(want)) {
+				t.Errorf("the README's commands do not say %q:\n%s", want, out)
+			}
+		}
+	}
+}
+
+// The commands of a README that nothing would run are found.
+func TestReadmeCommands(t *testing.T) {
+	if _, err := readmeCommands("```sh\nmake demo # a\nmake bench\n```\n"); err == nil {
+		t.Error("make bench passes")
+	}
+	if run, err := readmeCommands("```sh\nmake demo # a\nmake test\n```\n```sh\nls\n```\n"); err != nil || len(run) != 1 || run[0] != "ls" {
+		t.Errorf("%q %v", run, err)
 	}
 }
 

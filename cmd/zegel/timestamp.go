@@ -241,13 +241,16 @@ func (t *tool) verify(path, data, root string, chain []string) error {
 		return err
 	}
 	if t.json {
-		return t.printJSON(struct {
-			OK bool `json:"ok"`
-			*tsa.Timestamp
-			Revocation string `json:"revocation"`
-		}{true, ts, notChecked})
+		return t.printJSON(verified{true, ts, notChecked})
 	}
 	return t.printTimestamp(path, data, ts)
+}
+
+// verified is the JSON of a timestamp that verifies.
+type verified struct {
+	OK bool `json:"ok"`
+	*tsa.Timestamp
+	Revocation string `json:"revocation"`
 }
 
 // notChecked is what verify says of revocation: it asks neither OCSP nor a CRL.

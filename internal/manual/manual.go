@@ -66,6 +66,7 @@ func types() map[string]string {
 		"map[string]string": "names and values", "[]string": "list", "entry": "text", "day": "date", "sha256Hex": "64 hex digits",
 		"proofingMethod": "word", "presence": "presence", "keyUsageType": "word", "subjectKind": "natural, legal, ca, tsu or ocsp",
 		"identifierTypes": "pinned or newest", "[]oidText": "list of OIDs",
+		"der.Scheme": "pkcs1v15 or pss",
 	}
 }
 
