@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/zegel-tsp/zegel/internal/archtest"
 )
 
@@ -135,4 +137,46 @@ func TestNamedTests(t *testing.T) {
 	if named < 50 {
 		t.Errorf("only %d tests are named", named)
 	}
+}
+
+// The yaml blocks of a daemon's page have no key that the reference lacks.
+func TestYAMLBlocks(t *testing.T) {
+	tried := 0
+	for _, d := range read(t) {
+		name, isDaemon := strings.CutSuffix(d.Name, ".yaml")
+		if !isDaemon {
+			continue
+		}
+		_, block, found := strings.Cut(page(t, "docs/"+name+".md"), "```yaml\n")
+		if !found {
+			continue
+		}
+		block, _, _ = strings.Cut(block, "```")
+		var keys yaml.Node
+		if err := yaml.Unmarshal([]byte(block), &keys); err != nil {
+			t.Errorf("docs/%s.md: %v", name, err)
+			continue
+		}
+		for _, path := range paths(keys.Content[0], "") {
+			tried++
+			if _, ok := d.Key(path); !ok {
+				t.Errorf("docs/%s.md has the key %s, the reference has not", name, path)
+			}
+		}
+	}
+	if tried < 20 {
+		t.Errorf("only %d keys were tried", tried)
+	}
+}
+
+// paths are the keys of a mapping and of those below it.
+func paths(node *yaml.Node, prefix string) (list []string) {
+	if node.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i < len(node.Content); i += 2 {
+		list = append(list, prefix+node.Content[i].Value)
+		list = append(list, paths(node.Content[i+1], prefix+node.Content[i].Value+".")...)
+	}
+	return list
 }
