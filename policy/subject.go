@@ -93,7 +93,7 @@ type nameFields struct {
 	StreetAddress entry `yaml:"streetAddress"`
 	// Postal code. Optional.
 	PostalCode entry `yaml:"postalCode"`
-	// The full registered name of the legal person; of a natural one, the legal person she is associated with (EN 319 412-2
+	// The full registered name of the legal person; of a natural one, the legal person that it is associated with (EN 319 412-2
 	// NAT-4.2.4-6). Required of legal persons.
 	OrganizationName entry `yaml:"organizationName"`
 	// Its registered number, like NTRNL-12345678: VAT NTR PSD LEI, country, hyphen, number (EN 319 412-1 §5.1.4). Required of legal persons.

@@ -105,7 +105,7 @@ type origins struct {
 type keyURI struct {
 	// pkcs11: (RFC 7512) or softtoken: URI, with object=NAME. Required.
 	URI string `yaml:"uri"`
-	// p256, p384, p521, rsa3072 or rsa4096. Required, but for keys.management: p256.
+	// p256, p384, p521, rsa3072 or rsa4096. Required.
 	Algorithm string `yaml:"algorithm"`
 	// What an RSA key signs with, from its first signature on and in the daemon's configuration: pkcs1v15
 	// (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both with SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none,

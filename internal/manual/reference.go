@@ -16,7 +16,7 @@ func Reference(list []Document) string {
 Every file that people write and a program reads, key by key. All are strict YAML: an unknown or doubled key, an alias, a
 tag, a value of the wrong kind or a key without a value is an error with file, line and, where one is near, the key that was
 meant. ` + "`a.b` is the key `b` below `a`, `a[].b` the key `b` of each element of the list `a`" + `. What has nothing in the last
-column may be left out: then there is none.
+column may be left out: then there is none. A row of type keys is a group; the rows below it say what it needs.
 
 | type | how it is written |
 |---|---|
