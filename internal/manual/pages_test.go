@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -14,9 +15,12 @@ import (
 	"github.com/zegel-tsp/zegel/internal/archtest"
 )
 
+// tree is the whole tree, parsed once for all tests.
+var tree = sync.OnceValues(func() ([]*archtest.File, error) { return archtest.Load(root) })
+
 func load(t *testing.T) []*archtest.File {
 	t.Helper()
-	files, err := archtest.Load(root)
+	files, err := tree()
 	if err != nil {
 		t.Fatal(err)
 	}
