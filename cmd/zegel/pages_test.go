@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/zegel-tsp/zegel/internal/desk"
 )
@@ -64,13 +63,16 @@ func commandTree() map[string]*cobra.Command {
 // flagsOf are the names of a command's flags, without those that every command has.
 func flagsOf(c *cobra.Command) []string {
 	var names []string
-	c.NonInheritedFlags().VisitAll(func(f *pflag.Flag) {
-		if f.Name != "help" {
-			names = append(names, f.Name)
+	for _, m := range flagRow.FindAllStringSubmatch(c.NonInheritedFlags().FlagUsages(), -1) {
+		if m[1] != "help" {
+			names = append(names, m[1])
 		}
-	})
+	}
 	return names
 }
+
+// flagRow is a flag in cobra's help.
+var flagRow = regexp.MustCompile(`(?m)^ +(?:-[a-z], )?--([a-z-]+)`)
 
 var (
 	commandHeading = regexp.MustCompile("(?m)^### `(zegel[a-z ]*)`\n")
