@@ -65,9 +65,11 @@ need-softhsm:
 need-openssl:
 	@command -v openssl >/dev/null && command -v curl >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends openssl curl ca-certificates; }
 
-# What judges us: the commands that show whether a package is there, and the packages.
+# What judges us: the commands that show whether a package is there, and the package.
 need-judges:
-	@command -v certtool ocsptool jarsigner >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends gnutls-bin default-jdk-headless; }
+	@command -v certtool >/dev/null && command -v ocsptool >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends gnutls-bin; }
+	@command -v javac >/dev/null && command -v keytool >/dev/null && command -v jarsigner >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends default-jdk-headless; }
+	@command -v certutil >/dev/null && command -v vfychain >/dev/null && command -v ocspclnt >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends libnss3-tools; }
 	@command -v osslsigncode >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends osslsigncode; }
 	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { $(APT) update -q && $(APT) install -q -y --no-install-recommends nginx-light; }
 	@command -v node >/dev/null && command -v npm >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends nodejs npm; }
