@@ -9,7 +9,7 @@ BENCHTIME   ?= 1s
 KILLS       ?= 2000
 DURATION    ?= 1h
 TOKENS      ?= soft,softhsm
-KEYS        ?= p256,p384,rsa3072,rsa4096
+KEYS        ?= p256,p384,p521,rsa3072,rsa4096,rsa3072-pss
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help

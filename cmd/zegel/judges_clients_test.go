@@ -25,10 +25,7 @@ import (
 	"github.com/digitorus/pkcs7"
 	"github.com/digitorus/timestamp"
 	"github.com/rogpeppe/go-internal/testscript"
-	"go.yaml.in/yaml/v3"
 	"golang.org/x/crypto/ocsp"
-
-	"github.com/zegel-tsp/zegel/hsm"
 )
 
 // clients are the judges written in Go, as commands of the scripts: each prints what it found; `! command` wants it to refuse,
@@ -187,28 +184,8 @@ func verifyToken(ts *testscript.TestScript, token []byte) error {
 // addresses of some of ours, but for digitalSignature, clientAuth, serverAuth and localhost. Relying parties that know OCSP only
 // from TLS can so ask our responder about ours; one has a serial that the journal does not know. It returns the variables that
 // name the files.
-func standins(t *testing.T, demo *running) []string {
+func standins(t *testing.T, demo *running, key crypto.Signer) []string {
 	t.Helper()
-	text, err := os.ReadFile(demo.Configs["ca"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	var c struct {
-		ModuleEnv map[string]string `yaml:"module_env"`
-		Issuer    struct{ Key string }
-	}
-	if err := yaml.Unmarshal(text, &c); err != nil {
-		t.Fatal(err)
-	}
-	for name, value := range c.ModuleEnv {
-		t.Setenv(name, value) // hsm would leave it behind for the next demo
-	}
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Sessions: 1})
-	defer tokens.Close()
-	key, err := tokens.Key(c.Issuer.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	var vars []string
 	write := func(name, like string, serial int64) {
@@ -239,22 +216,14 @@ type standinOrder struct {
 
 func standin(t *testing.T, demo *running, key crypto.Signer, o standinOrder) {
 	t.Helper()
-	var pair []*x509.Certificate
-	for _, file := range []string{o.like, demo.Issuer} {
-		list, err := readCertificates(file)
-		if err != nil || len(list) != 1 {
-			t.Fatalf("%s: %d certificates, %v", file, len(list), err)
-		}
-		pair = append(pair, list[0])
-	}
-	c := pair[0]
+	c := onlyCertificate(t, o.like)
 	raw, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: new(big.Int).Add(c.SerialNumber, big.NewInt(o.serial)), RawSubject: c.RawSubject,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, SignatureAlgorithm: c.SignatureAlgorithm,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		DNSNames: []string{"localhost"}, BasicConstraintsValid: true, SubjectKeyId: c.SubjectKeyId,
 		OCSPServer: c.OCSPServer, IssuingCertificateURL: c.IssuingCertificateURL, CRLDistributionPoints: c.CRLDistributionPoints,
-	}, pair[1], c.PublicKey, key)
+	}, onlyCertificate(t, demo.Issuer), c.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
 	}

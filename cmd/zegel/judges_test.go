@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
@@ -28,7 +29,7 @@ import (
 // Which demos TestJudges starts: `make judges` takes all.
 var (
 	judgeTokens = flag.String("tokens", "soft,softhsm", "tokens of the demos that are judged")
-	judgeKeys   = flag.String("keys", "p256,p384,rsa3072,rsa4096", "keys of the demos that are judged")
+	judgeKeys   = flag.String("keys", "p256,p384,p521,rsa3072,rsa4096,rsa3072-pss", "keys of the demos that are judged; -pss: CA, OCSP and TSU sign by RSASSA-PSS")
 )
 
 // TestJudges lets what others wrote judge a running demo of every token and kind of key: the scripts of `make test`,
@@ -37,24 +38,31 @@ func TestJudges(t *testing.T) {
 	for _, token := range strings.Split(*judgeTokens, ",") {
 		for _, keys := range strings.Split(*judgeKeys, ",") {
 			t.Run(token+"-"+keys, func(t *testing.T) {
-				demo := startDemo(t, "--token", token, "--keys", keys)
-				demo.commands = clients()
-				demo.extra = append(demo.extra, standins(t, demo)...)
-				// What a thief of the CA's key makes: sound in everything, but the journal has never heard of it.
-				demo.extra = append(demo.extra, "NEVER_ISSUED="+neverIssued(t, demo), "TAMPERED_OCSP_URL="+tamperedOCSP(t, demo))
-				runScripts(t, demo, "script", "script/judges")
+				algorithm, pss := strings.CutSuffix(keys, "-pss")
+				args, scripts := []string{"--token", token, "--keys", algorithm}, "script"
+				if pss { // OpenSSL's ts does not know it: script/pss is what OpenSSL can judge then
+					args, scripts = append(args, "--signature-scheme", "pss", "--tsu-signature-scheme", "pss"), "script/pss"
+				}
+				demo := startDemo(t, args...)
+				demo.commands, demo.pss = clients(), pss
+				demo.extra = append(demo.extra, "TAMPERED_OCSP_URL="+tamperedOCSP(t, demo))
+				withIssuingKey(t, demo, func(key crypto.Signer) {
+					demo.extra = append(demo.extra, standins(t, demo, key)...)
+					demo.extra = append(demo.extra, "NEVER_ISSUED="+neverIssued(t, demo, key))
+				})
+				runScripts(t, demo, scripts, "script/judges")
 			})
 		}
 	}
 }
 
-// neverIssued signs, past the CA, the demo's qcp-n certificate under another serial number and returns the PEM file: every
-// judge that asks for its status has to find it unknown (EN 319 411-1 OVR-6.6.3-02).
-func neverIssued(t *testing.T, demo *running) string {
+// withIssuingKey lends the issuing CA's key, past the CA: what a thief of it can make is sound in everything, but the journal
+// has never heard of it.
+func withIssuingKey(t *testing.T, demo *running, use func(crypto.Signer)) {
 	t.Helper()
 	var config struct {
 		ModuleEnv map[string]string `yaml:"module_env"`
-		Issuer    struct{ Certificate, Key string }
+		Issuer    struct{ Key string }
 	}
 	text, err := os.ReadFile(demo.Configs["ca"])
 	if err != nil {
@@ -66,13 +74,20 @@ func neverIssued(t *testing.T, demo *running) string {
 	for name, value := range config.ModuleEnv {
 		t.Setenv(name, value) // hsm would leave it behind for the next demo
 	}
-	tokens := hsm.New(hsm.Config{ModuleEnv: config.ModuleEnv})
+	tokens := hsm.New(hsm.Config{ModuleEnv: config.ModuleEnv, Sessions: 1})
 	defer tokens.Close()
 	key, err := tokens.Key(config.Issuer.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	issuer, forged := onlyCertificate(t, config.Issuer.Certificate), onlyCertificate(t, demo.Certificates[0].Cert)
+	use(key)
+}
+
+// neverIssued signs the demo's qcp-n certificate under another serial number and returns the PEM file: every judge that asks
+// for its status has to find it unknown (EN 319 411-1 OVR-6.6.3-02).
+func neverIssued(t *testing.T, demo *running, key crypto.Signer) string {
+	t.Helper()
+	issuer, forged := onlyCertificate(t, demo.Issuer), onlyCertificate(t, demo.Certificates[0].Cert)
 	forged.SerialNumber = new(big.Int).Add(forged.SerialNumber, big.NewInt(1))
 	forged.ExtraExtensions = forged.Extensions
 	raw, err := x509.CreateCertificate(rand.Reader, forged, issuer, forged.PublicKey, key)

@@ -68,6 +68,7 @@ type running struct {
 	ended  chan error
 	killed bool // by the test itself: no clean end is expected
 
+	pss      bool                                                                // it signs by RSASSA-PSS: scripts ask with [pss]
 	extra    []string                                                            // NAME=VALUE: variables that a test adds for its scripts
 	commands map[string]func(ts *testscript.TestScript, neg bool, args []string) // and what they may call beside programs
 }
@@ -242,6 +243,12 @@ func runScripts(t *testing.T, demo *running, dirs ...string) {
 			testscript.Run(t, testscript.Params{
 				Dir:  filepath.Join("..", "..", "testdata", dir),
 				Cmds: demo.commands,
+				Condition: func(name string) (bool, error) {
+					if name != "pss" {
+						return false, fmt.Errorf("unknown condition %s", name)
+					}
+					return demo.pss, nil
+				},
 				Setup: func(e *testscript.Env) error {
 					e.Vars = append(e.Vars, vars...)
 					return nil
