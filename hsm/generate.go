@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // generate makes a pair and hands it out only once the token itself says that it is as protected as asked for.
@@ -21,9 +23,12 @@ func (t *token) generate(owner *Tokens, u URI, algorithm KeyAlgorithm) (*Key, er
 		}
 		public, private := pairTemplates(u.Object, id)
 		p := pair{}
-		p.public, p.private, err = t.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{mechanism}, append(public, specific...), private)
+		err = failpoint.Do(failpoint.GenerateKeyPair, func() (err error) {
+			p.public, p.private, err = t.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{mechanism}, append(public, specific...), private)
+			return err
+		})
 		if err != nil {
-			return fmt.Errorf("make %s key pair on token %q: C_GenerateKeyPair: %w", algorithm, t.label, err)
+			return t.madeAnyway(session, id, fmt.Errorf("make %s key pair on token %q: C_GenerateKeyPair: %w", algorithm, t.label, err))
 		}
 		u.ID = id
 		if err := t.checkPair(session, u, p); err != nil {
@@ -43,6 +48,19 @@ func made[T any](key *T, err error) (*T, error) {
 		return nil, fmt.Errorf("%w: open it: %w", ErrMade, err)
 	}
 	return key, nil
+}
+
+// madeAnyway is the error of a key that the token says it did not make. A token that fails late has the key all the same, and
+// whoever has to destroy it must be told.
+func (t *token) madeAnyway(session pkcs11.SessionHandle, id []byte, why error) error {
+	found, err := t.find(session, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, id)})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w; look on the token whether the key is there: %w", why, err)
+	case len(found) > 0:
+		return fmt.Errorf("%w: %w", ErrMade, why)
+	}
+	return why
 }
 
 // discard destroys a key that is not as it should be, and returns why it is not.

@@ -22,6 +22,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/zegel-tsp/zegel/internal/durable"
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 const (
@@ -118,14 +119,17 @@ func (t *Tokens) writeSoftFile(u URI, f softFile) error {
 	if err := durable.MkdirAll(u.Dir, 0o700); err != nil {
 		return fmt.Errorf("create folder of soft token: %w", err)
 	}
-	err = durable.CreateFile(u.softPath(), sealed.Bytes(), 0o600)
+	err = failpoint.Do(failpoint.WriteKeyFile, func() error { return durable.CreateFile(u.softPath(), sealed.Bytes(), 0o600) })
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("create key file %s: %w: choose another name, or remove it first", u.softPath(), ErrExists)
 	}
-	if err != nil {
-		return fmt.Errorf("create key file: %w", err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if _, missing := os.Lstat(u.softPath()); missing == nil { // the last fsync, that of the folder, failed
+		err = fmt.Errorf("%w: %w", ErrMade, err)
+	}
+	return fmt.Errorf("create key file: %w", err)
 }
 
 func (t *Tokens) sealSoftFile(to io.Writer, plain []byte, pin string) error {

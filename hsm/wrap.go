@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // A wrapped secret is 1 byte version, 12 bytes IV, the ciphertext, 16 bytes tag: AES-256-GCM (SP 800-38D) with the version as
@@ -159,9 +161,11 @@ func (t *token) generateWrappingKey(owner *Tokens, u URI) (*WrappingKey, error) 
 			pkcs11.NewAttribute(pkcs11.CKA_WRAP, false),
 			pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false),
 			pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false))
-		key, err := t.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, template)
+		key, err := failpoint.Value(failpoint.GenerateSecretKey, func() (object, error) {
+			return t.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, template)
+		})
 		if err != nil {
-			return fmt.Errorf("make AES key on token %q: C_GenerateKey: %w", t.label, err)
+			return t.madeAnyway(session, id, fmt.Errorf("make AES key on token %q: C_GenerateKey: %w", t.label, err))
 		}
 		u.ID = id
 		if err := t.checkSecretKey(session, u, key); err != nil {
