@@ -86,22 +86,26 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 // folder that is missing is an error, because a lost replica is a lost memory of what was verified.
 func openReplica(log *slog.Logger, c *config, utc clock.Clock) (*journal.Journal, error) {
 	dir, vkey := c.Replica.Dir, c.Replica.JournalKey
-	names, err := os.ReadDir(dir)
-	if err != nil {
+	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("open replica: %w", err)
 	}
-	if len(names) == 0 {
+	open := func() (*journal.Journal, error) {
+		return journal.OpenReplica(dir, func() time.Time {
+			if t, _, err := utc.Now(); err == nil {
+				return t
+			}
+			return time.Now() // the responder refuses by itself while the clock does
+		})
+	}
+	replica, err := open()
+	if errors.Is(err, os.ErrNotExist) {
+		// A start that was interrupted here leaves a file that CreateReplica takes away; it refuses a folder with anything else in it.
 		if err := journal.CreateReplica(dir, vkey); err != nil {
 			return nil, fmt.Errorf("make replica: %w", err)
 		}
 		log.Warn("made a new replica in an empty folder", "dir", dir, "journal_key", vkey)
+		replica, err = open()
 	}
-	replica, err := journal.OpenReplica(dir, func() time.Time {
-		if t, _, err := utc.Now(); err == nil {
-			return t
-		}
-		return time.Now() // the responder refuses by itself while the clock does
-	})
 	if err != nil {
 		return nil, fmt.Errorf("open replica: %w", err)
 	}
