@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/durable"
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 	"github.com/zegel-tsp/zegel/internal/journal"
 )
 
@@ -70,7 +72,9 @@ func (c *ceremony) steps() []step {
 		{"verify what was made", c.verify},
 		{"close journals", func(context.Context) error { return c.closeJournals() }},
 		// All is durable under the stage's name; one rename makes it the provider.
-		{"put everything in place", func(context.Context) error { return durable.Rename(c.stage, c.Output) }},
+		{"put everything in place", func(context.Context) error {
+			return failpoint.Do(failpoint.PutCeremonyInPlace, func() error { return durable.Rename(c.stage, c.Output) })
+		}},
 	}
 }
 
@@ -102,6 +106,11 @@ func (c *ceremony) stopped(step string, cause error) error {
 	cause = errors.Join(cause, c.closeJournals())
 	var left strings.Builder
 	fmt.Fprintf(&left, "ceremony stopped at: %s: %v\n", step, cause)
+	if c.inPlace() {
+		fmt.Fprintf(&left, "nothing is missing: %s is whole and in place, but the disk reported an error when its name was written\n"+
+			"look after the disk, and whether the folder keeps its name when the machine has been restarted: if it is called %s again, rename it", c.Output, c.stage)
+		return &stopError{left.String(), cause}
+	}
 	if len(c.generated) == 0 {
 		left.WriteString("no key was generated\n")
 	} else {
@@ -113,12 +122,19 @@ func (c *ceremony) stopped(step string, cause error) error {
 	}
 	if _, err := os.Stat(c.stage); err == nil {
 		fmt.Fprintf(&left, "what was made so far is in %s: keep it as a record, under another name; %s was not touched\n", c.stage, c.Output)
-		if err := durable.CreateFile(filepath.Join(c.stage, failedFile), []byte(left.String()), 0o600); err != nil {
+		if err := failpoint.Do(failpoint.WriteCeremonyFailure, func() error { return durable.CreateFile(c.path(failedFile), []byte(left.String()), 0o600) }); err != nil {
 			cause = errors.Join(cause, err)
 		}
 	}
 	left.WriteString("then run the ceremony again from its beginning")
 	return &stopError{strings.TrimSuffix(left.String(), "\n"), cause}
+}
+
+// inPlace reports whether the last step, one rename, was taken, whatever it returned.
+func (c *ceremony) inPlace() bool {
+	_, err := os.Stat(c.stage)
+	_, there := os.Stat(filepath.Join(c.Output, "key-report.json"))
+	return errors.Is(err, fs.ErrNotExist) && there == nil
 }
 
 // stopError carries the cause beside the long text.
@@ -135,7 +151,7 @@ func (c *ceremony) makeStage(context.Context) error {
 		return err
 	}
 	// Mkdir, not MkdirAll: of two ceremonies for one output one must lose here.
-	if err := os.Mkdir(c.stage, 0o755); err != nil {
+	if err := failpoint.Do(failpoint.MakeCeremonyFolder, func() error { return os.Mkdir(c.stage, 0o755) }); err != nil {
 		return err
 	}
 	for _, sub := range []string{"publish"} {
@@ -149,6 +165,11 @@ func (c *ceremony) makeStage(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// write makes a file of what is to be the output.
+func (c *ceremony) write(name string, data []byte, perm os.FileMode) error {
+	return failpoint.Do(failpoint.WriteCeremonyFile, func() error { return durable.CreateFile(c.path(name), data, perm) })
 }
 
 // path is a file or folder while it is being made; final is where it will be.

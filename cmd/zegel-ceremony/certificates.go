@@ -5,15 +5,12 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 
 	"github.com/zegel-tsp/zegel/ca"
 	"github.com/zegel-tsp/zegel/hsm"
-	"github.com/zegel-tsp/zegel/internal/durable"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/policy"
 )
@@ -65,12 +62,11 @@ func (c *ceremony) publish(ctx context.Context, issuer *ca.Issuer, file string) 
 	if err := issuer.Recover(ctx); err != nil {
 		return nil, err
 	}
-	crl, err := os.ReadFile(c.path("publish/" + file))
-	if errors.Is(err, fs.ErrNotExist) { // Recover does not insist on a CRL; this says why there is none
+	if _, owed := issuer.Health(); owed != nil { // Recover does not insist on a CRL; this does, or says why there is none
 		again, err := issuer.IssueCRL(ctx)
 		return again.DER, err
 	}
-	return crl, err
+	return os.ReadFile(c.path("publish/" + file))
 }
 
 // publishRootCRL also puts the CRL beside root.pem, for those who verify by file.
@@ -79,7 +75,7 @@ func (c *ceremony) publishRootCRL(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return durable.CreateFile(c.path("root.crl"), crl, 0o644)
+	return c.write("root.crl", crl, 0o644)
 }
 
 func (c *ceremony) issueIssuing(ctx context.Context) error {
@@ -150,14 +146,14 @@ func (c *ceremony) writeCertificates(files map[string][]*x509.Certificate, derNa
 		for _, cert := range list {
 			text = append(text, certificatePEM(cert.Raw)...)
 		}
-		if err := durable.CreateFile(c.path(name), text, 0o644); err != nil {
+		if err := c.write(name, text, 0o644); err != nil {
 			return err
 		}
 	}
 	if derName == "" {
 		return nil
 	}
-	return durable.CreateFile(c.path(derName), certificate.Raw, 0o644)
+	return c.write(derName, certificate.Raw, 0o644)
 }
 
 func certificatePEM(der []byte) []byte {

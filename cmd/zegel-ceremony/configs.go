@@ -10,7 +10,6 @@ import (
 	"text/template"
 
 	"github.com/zegel-tsp/zegel/internal/desk"
-	"github.com/zegel-tsp/zegel/internal/durable"
 	"github.com/zegel-tsp/zegel/internal/journal"
 )
 
@@ -81,7 +80,7 @@ func (c *ceremony) writeConfig(file, name string, facts configFacts) error {
 	if err := t.Execute(&text, facts); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
-	return durable.CreateFile(c.path(file), text.Bytes(), 0o600)
+	return c.write(file, text.Bytes(), 0o600)
 }
 
 // quote writes text as a YAML double-quoted scalar, of which a JSON string is one.

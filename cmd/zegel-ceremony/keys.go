@@ -15,7 +15,6 @@ import (
 	"github.com/zegel-tsp/zegel/internal/clock"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/der"
-	"github.com/zegel-tsp/zegel/internal/durable"
 	"github.com/zegel-tsp/zegel/internal/journal"
 )
 
@@ -225,7 +224,7 @@ func (c *ceremony) writeReport() error {
 	}
 	c.report = append(text, '\n')
 	c.reportDigest = sha256.Sum256(c.report)
-	return durable.CreateFile(c.path("key-report.json"), c.report, 0o600)
+	return c.write("key-report.json", c.report, 0o600)
 }
 
 // createJournals makes and opens the journals of CA and TSA. Only the ceremony does that: a daemon whose journal is
@@ -272,5 +271,5 @@ func (c *ceremony) writeJSON(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	return durable.CreateFile(c.path(name), append(text, '\n'), 0o644)
+	return c.write(name, append(text, '\n'), 0o644)
 }

@@ -14,8 +14,6 @@ import (
 	"math/big"
 	"net"
 	"time"
-
-	"github.com/zegel-tsp/zegel/internal/durable"
 )
 
 // Lives of the management CA, which officers and daemons trust and nobody outside ever sees.
@@ -121,7 +119,7 @@ func (c *ceremony) issueLeaf(authority *x509.Certificate, l leaf) (string, error
 	if err != nil {
 		return "", fmt.Errorf("certificate of %s: %w", l.name, err)
 	}
-	return fmt.Sprintf("%x", sha256.Sum256(der)), durable.CreateFile(c.path(l.file+".pem"), certificatePEM(der), 0o644)
+	return fmt.Sprintf("%x", sha256.Sum256(der)), c.write(l.file+".pem", certificatePEM(der), 0o644)
 }
 
 // makeLeafKey makes a P-256 key in the file NAME.key.
@@ -134,7 +132,7 @@ func (c *ceremony) makeLeafKey(name string) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key.Public(), durable.CreateFile(c.path(name+".key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600)
+	return key.Public(), c.write(name+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600)
 }
 
 // randomSerial has 126 random bits and is positive (RFC 5280 §4.1.2.2).
