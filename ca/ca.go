@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/zegel-tsp/zegel/internal/clock"
 	"github.com/zegel-tsp/zegel/internal/der"
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/policy"
 )
@@ -353,10 +354,10 @@ func (i *Issuer) trouble(crl published, now time.Time) error {
 	return i.checkIntents(now)
 }
 
-// signTBS has the key sign tbs, and keeps for Health why it failed. A failure also has Run make a CRL: whether the
+// signTBS has the key sign tbs, which is step, and keeps for Health why it failed. A failure also has Run make a CRL: whether the
 // key is back shows then, and not only when the next certificate is wanted.
-func (i *Issuer) signTBS(tbs []byte) ([]byte, error) {
-	value, err := i.policy.Algorithm.Sign(i.config.Key, tbs)
+func (i *Issuer) signTBS(step failpoint.Step, tbs []byte) ([]byte, error) {
+	value, err := failpoint.Value(step, func() ([]byte, error) { return i.policy.Algorithm.Sign(i.config.Key, tbs) })
 	if err != nil {
 		i.signing.Store(&err)
 		i.wake()

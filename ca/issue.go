@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/policy"
 )
@@ -215,7 +216,7 @@ func (i *Issuer) intend(ctx context.Context, d *draft) (*intent, error) {
 // sign has the key sign the bytes of the intent. Algorithm.Sign has verified the signature when it
 // returns, so it is enough that the certificate parses back to those bytes and that signature.
 func (i *Issuer) sign(in *intent) (*signature, error) {
-	value, err := i.signTBS(in.TBS)
+	value, err := i.signTBS(failpoint.SignCertificate, in.TBS)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/durable"
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 	"github.com/zegel-tsp/zegel/internal/journal"
 )
 
@@ -140,7 +141,7 @@ func (i *Issuer) signCRL(crl CRL, revoked []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	value, err := i.signTBS(tbs)
+	value, err := i.signTBS(failpoint.SignCRL, tbs)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +162,7 @@ func (i *Issuer) signCRL(crl CRL, revoked []byte) ([]byte, error) {
 
 // publish writes the list into publish/ and remembers it.
 func (i *Issuer) publish(crl CRL) error {
-	if err := durable.WriteFile(crl.File, crl.DER, 0o644); err != nil {
+	if err := failpoint.Do(failpoint.PublishCRL, func() error { return durable.WriteFile(crl.File, crl.DER, 0o644) }); err != nil {
 		return fmt.Errorf("publish CRL %d: %w", crl.Number, err)
 	}
 	i.remember(crl)

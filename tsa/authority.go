@@ -23,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/policy"
 )
@@ -213,7 +214,7 @@ func (a *Authority) sign(ctx context.Context, req timeStampReq) (token []byte, i
 	}
 	serial := a.newSerial(begin.wall)
 	info := a.tstInfo(req, serial, begin.wall)
-	token, err = a.unit.token(info, req.certReq)
+	token, err = failpoint.Value(failpoint.SignTimestamp, func() ([]byte, error) { return a.unit.token(info, req.certReq) })
 	if err != nil {
 		return nil, issued, err
 	}

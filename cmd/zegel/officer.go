@@ -13,6 +13,7 @@ import (
 
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/durable"
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 	"github.com/zegel-tsp/zegel/policy"
 )
 
@@ -99,7 +100,7 @@ func (t *tool) issue(ctx context.Context, f issueFlags) error {
 			return during(err, "issue %s", f.profile)
 		}
 		if f.out != "" && reply.Cert != "" {
-			if err := durable.CreateFile(f.out, []byte(reply.Cert), 0o644); err != nil {
+			if err := failpoint.Do(failpoint.WriteIssuedCertificate, func() error { return durable.CreateFile(f.out, []byte(reply.Cert), 0o644) }); err != nil {
 				return fmt.Errorf("certificate %s is issued but was not written: %w: fetch it with zegel show %s --cert", reply.Serial, err, reply.Serial)
 			}
 		}

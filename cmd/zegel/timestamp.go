@@ -22,6 +22,7 @@ import (
 
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/durable"
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 	"github.com/zegel-tsp/zegel/tsa"
 )
 
@@ -125,7 +126,7 @@ func (t *tool) stampFile(ctx context.Context, c *config, file, hash string) (*ts
 	if err != nil {
 		return nil, fmt.Errorf("timestamp %s: %w", file, err)
 	}
-	if err := durable.WriteFile(file+".tsr", response, 0o644); err != nil {
+	if err := failpoint.Do(failpoint.WriteTimestamp, func() error { return durable.WriteFile(file+".tsr", response, 0o644) }); err != nil {
 		return nil, fmt.Errorf("timestamp %s: %w", file, err)
 	}
 	return ts, nil

@@ -102,6 +102,7 @@ func Rules() []Rule {
 		{"no panic outside tests", checkPanic},
 		{"no init", checkInit},
 		{"no test is skipped", checkSkip},
+		{"a test can die at every durable step", checkFailpoints},
 	}
 }
 

@@ -49,6 +49,9 @@ func TestRulesFail(t *testing.T) {
 		{"panic", "ca/x.go", "package ca\nfunc f() { panic(1) }", "package ca", "return an error"},
 		{"no init", "ca/x.go", "package ca\nfunc init() {}", "package ca\nfunc (T) init() {}", "make it explicit"},
 		{"skipped", "ca/x_test.go", "package ca\nfunc f(t T) { t." + "Skip() }", "package ca", "install what the test needs"},
+		{"durable step", "ca/x.go", "package ca\nfunc f() { durable.WriteFile() }", "package ca\nfunc f() { failpoint.Do(failpoint.A, func() error { return durable.WriteFile() }) }", "durable.WriteFile is not within"},
+		{"durable step", "hsm/x.go", "package hsm\nfunc f() { t.ctx.GenerateKey() }", "package hsm\nfunc f() { failpoint.Do(failpoint.A, t.ctx.Sign) }", "ctx.GenerateKey is not within"},
+		{"durable step", "internal/failpoint/x.go", "package failpoint\nconst (\n\tA Step = iota\n\tsteps\n)", "package failpoint\nconst steps = 1", "failpoint.A is taken at 0 places"},
 	} {
 		rule := find(t, c.rule)
 		seen[rule.Name] = true
@@ -67,6 +70,17 @@ func TestRulesFail(t *testing.T) {
 		if !seen[r.Name] {
 			t.Errorf("nobody has seen this rule fail: %s", r.Name)
 		}
+	}
+}
+
+// A step that is taken twice would be tested once.
+func TestStepTakenTwice(t *testing.T) {
+	files := append(sources(t, "internal/failpoint/x.go", "package failpoint\nconst A Step = iota"), sources(t, "ca/x.go", "package ca\nvar a, b = failpoint.A, failpoint.A")...)
+	if faults := checkFailpoints(files); len(faults) != 1 || !strings.Contains(faults[0], "at 2 places") {
+		t.Errorf("got %q", faults)
+	}
+	if faults := checkFailpoints(files[:1]); len(faults) != 1 {
+		t.Errorf("got %q", faults)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 	"github.com/zegel-tsp/zegel/internal/strictyaml"
 )
 
@@ -192,6 +193,9 @@ func Version() string {
 		if settings["vcs.modified"] == "true" {
 			version += "+dirty"
 		}
+	}
+	if failpoint.Enabled {
+		version += "+failpoint" // in every log, metric and DaemonStarted: such a build is for tests alone
 	}
 	return version
 }

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // tempPattern names temporary files so that a person who finds one after a crash knows what left it.
@@ -118,7 +120,7 @@ func writeTemp(path string, data []byte, perm os.FileMode) (temp string, err err
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	if err := fill(f, data, perm); err != nil {
+	if err := failpoint.Do(failpoint.WriteTemporary, func() error { return fill(f, data, perm) }); err != nil {
 		return "", errors.Join(err, f.Close())
 	}
 	if err := f.Close(); err != nil {
@@ -143,5 +145,5 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(failpoint.Do(failpoint.SyncFolder, d.Sync), d.Close())
 }

@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // algCosignature is the C2SP signed-note signature type of cosignature/v1 (timestamped Ed25519).
@@ -206,7 +208,7 @@ type timedSigner struct {
 }
 
 func (s *timedSigner) Sign(msg []byte) ([]byte, error) {
-	sig, err := s.private.Sign(rand.Reader, cosigned(msg, s.unix), crypto.Hash(0))
+	sig, err := failpoint.Value(failpoint.SignCheckpoint, func() ([]byte, error) { return s.private.Sign(rand.Reader, cosigned(msg, s.unix), crypto.Hash(0)) })
 	if err != nil {
 		return nil, err
 	}

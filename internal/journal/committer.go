@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // queueLength is how many requests wait in the channel; more wait in Append.
@@ -149,7 +152,7 @@ func (j *Journal) commit(batch []*request) {
 	next := *j.head.Load() // the transaction's own copy
 	now := j.beginCommit()
 	defer j.endCommit()
-	err := j.update(func(tx *bolt.Tx) error {
+	write := func(tx *bolt.Tx) error {
 		t, err := openTables(tx)
 		if err != nil {
 			return err
@@ -168,7 +171,8 @@ func (j *Journal) commit(batch []*request) {
 			return errNothing
 		}
 		return nil
-	})
+	}
+	err := failpoint.All(stepsOf(batch), func() error { return j.update(write) })
 	switch {
 	case err == nil:
 		j.head.Store(&next)
@@ -212,6 +216,35 @@ func (j *Journal) moment() (*head, time.Time) {
 		now = j.committing
 	}
 	return j.head.Load(), now
+}
+
+// appendSteps name the commits by the kinds of their entries.
+var appendSteps = [...]failpoint.Step{
+	kindDaemonStarted:        failpoint.AppendDaemonStarted,
+	kindCeremonyHeld:         failpoint.AppendCeremonyHeld,
+	kindCertificateIntended:  failpoint.AppendCertificateIntended,
+	kindCertificateIssued:    failpoint.AppendCertificateIssued,
+	kindCertificateAbandoned: failpoint.AppendCertificateAbandoned,
+	kindCertificateRevoked:   failpoint.AppendCertificateRevoked,
+	kindCRLReserved:          failpoint.AppendCRLReserved,
+	kindCRLIssued:            failpoint.AppendCRLIssued,
+	kindTimestampIssued:      failpoint.AppendTimestampIssued,
+	kindClockChanged:         failpoint.AppendClockChanged,
+}
+
+// stepsOf are the steps that one transaction takes together.
+func stepsOf(batch []*request) iter.Seq[failpoint.Step] {
+	return func(yield func(failpoint.Step) bool) {
+		for _, r := range batch {
+			step := failpoint.StoreCheckpoint
+			if r.event != nil {
+				step = appendSteps[r.event.event.kind()]
+			}
+			if !yield(step) {
+				return
+			}
+		}
+	}
 }
 
 // fail makes the journal refuse from now on, and returns with which error.

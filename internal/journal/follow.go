@@ -14,6 +14,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // ErrFork means that the log has signed two things that contradict each other, or entries that no log may hold: somebody rewrote
@@ -343,7 +345,7 @@ func (f *follower) commit(c *chunk, next *head, leaves []leaf, tree Tree) error 
 		unreached = unreached[1:]
 	}
 	refused := false // not the storage's fault
-	err := j.update(func(tx *bolt.Tx) error {
+	write := func(tx *bolt.Tx) error {
 		t, err := openTables(tx)
 		if err != nil {
 			return err
@@ -358,7 +360,8 @@ func (f *follower) commit(c *chunk, next *head, leaves []leaf, tree Tree) error 
 			return t.meta.Put(metaUnreached, unreached[0].text)
 		}
 		return errors.Join(t.meta.Delete(metaUnreached), t.meta.Put(metaCheckpoint, c.checkpoint))
-	})
+	}
+	err := failpoint.Do(failpoint.Replicate, func() error { return j.update(write) })
 	switch {
 	case refused:
 		return fmt.Errorf("%w: it has signed what no log may hold: %w", ErrFork, err)

@@ -7,6 +7,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // Fork is what a replica remembers of a log that contradicted what it had verified. It is an error that wraps ErrFork.
@@ -47,7 +49,8 @@ func (j *Journal) markForked(cause error, checkpoint []byte) error {
 	}
 	value, err := f.encode()
 	if err == nil {
-		err = j.update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(metaForked, value) })
+		write := func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(metaForked, value) }
+		err = failpoint.Do(failpoint.StoreFork, func() error { return j.update(write) })
 	}
 	if err != nil {
 		return fmt.Errorf("%w; this is lost with the next restart, because it cannot be stored: %w", f, err)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/zegel-tsp/zegel/internal/durable"
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // formatVersion is the version of journal.db that this software writes and the newest that it reads.
@@ -125,14 +126,23 @@ func create(dir string, meta map[string][]byte) error {
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("create journal: %w", err)
 	}
-	if err := fill(temporary, meta); err != nil {
+	if err := failpoint.Do(failpoint.FillJournal, func() error { return fill(temporary, meta) }); err != nil {
 		return fmt.Errorf("create journal %s: %w", dir, err)
 	}
-	if err := os.Link(temporary, filepath.Join(dir, fileName)); err != nil {
+	if err := failpoint.Do(failpoint.NameJournal, func() error { return name(dir) }); err != nil {
 		return fmt.Errorf("create journal: %w", err)
 	}
+	return nil
+}
+
+// name gives the file its name for good and takes the temporary one away.
+func name(dir string) error {
+	temporary := filepath.Join(dir, creatingName)
+	if err := os.Link(temporary, filepath.Join(dir, fileName)); err != nil {
+		return err
+	}
 	if err := os.Remove(temporary); err != nil {
-		return fmt.Errorf("create journal: %w", err)
+		return err
 	}
 	return syncDir(dir)
 }
