@@ -24,13 +24,16 @@ build: need-go ## build the five binaries into bin/
 demo: build ## run a whole provider on this machine until Ctrl-C (state in ./demo, software keys)
 	bin/zegel demo --dir demo
 
-test: need-go need-softhsm need-openssl ## run all tests, with the race detector, against SoftHSM and OpenSSL
+test: need-go need-softhsm need-openssl ## run all tests, with the race detector, against SoftHSM and OpenSSL, and die at every crash point
 	go test -race -shuffle=on -timeout 20m ./...
+	go test -tags failpoint -count 1 -timeout 10m -run 'TestCrash|TestModes|TestParse' ./cmd/zegel ./internal/failpoint
 
 check: need-go ## formatting, vet, staticcheck and module tidiness
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt wants:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
-	go vet ./... && go vet -tags judges ./cmd/zegel
+	go vet ./...
+	go vet -tags failpoint,judges ./...
 	go run $(STATICCHECK) -checks all,-ST1000,-ST1005 ./...
+	go run $(STATICCHECK) -checks all,-ST1000,-ST1005 -tags failpoint,judges ./...
 	go mod tidy -diff
 	go mod verify
 

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"os/exec"
@@ -50,12 +52,17 @@ func end(t *testing.T, pid int, signal syscall.Signal) {
 // status asks OCSP once: good, revoked, unknown, or the responseStatus of an error.
 func (r *running) status(t *testing.T, serial string) string {
 	t.Helper()
+	return r.ask(t.Context(), serial)
+}
+
+// ask is status for those who have no test at hand.
+func (r *running) ask(ctx context.Context, serial string) string {
 	d := &demo{tool: &tool{}, facts: r.demoFacts}
 	n, ok := new(big.Int).SetString(serial, 16)
 	if !ok {
-		t.Fatalf("serial %q", serial)
+		return fmt.Sprintf("serial %q is not hex", serial)
 	}
-	got, err := d.askOCSP(t.Context(), n)
+	got, err := d.askOCSP(ctx, n)
 	var refused ocsp.ResponseError
 	if errors.As(err, &refused) {
 		return refused.Status.String()

@@ -11,12 +11,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // binaries is where TestMain built the five binaries.
@@ -37,6 +40,9 @@ func buildAndRun(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	binaries = filepath.Join(dir, "bin")
 	build := exec.Command("go", "build", "-trimpath", "-o", binaries+"/", "./cmd/...")
+	if failpoint.Enabled {
+		build.Args = slices.Insert(build.Args, 2, "-tags", "failpoint")
+	}
 	build.Dir = filepath.Join("..", "..")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the binaries: %v\n%s", err, out)
