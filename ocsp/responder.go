@@ -212,7 +212,7 @@ func (r *Responder) certificateValid(t time.Time) error {
 		return fmt.Errorf("the responder certificate is valid from %s only: check the clock", r.certificate.NotBefore.UTC().Format(time.RFC3339))
 	}
 	if !t.Before(r.certificate.NotAfter) {
-		return fmt.Errorf("the responder certificate expired at %s: issue a new one with the profile ocsp-responder", r.certificate.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the responder certificate expired at %s: issue a new one with the profile ocsp-responder (docs/ocsp.md, Renewal)", r.certificate.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

@@ -242,7 +242,7 @@ func (s *signer) usable(t time.Time) error {
 	case t.Before(s.notBefore):
 		return fmt.Errorf("the unit's key may not sign before %s", stamp(s.notBefore))
 	case t.After(s.keyNotAfter):
-		return fmt.Errorf("the unit's key may not sign after %s: make a new unit (EN 319 421 TIS-7.7.1-09)", stamp(s.keyNotAfter))
+		return fmt.Errorf("the unit's key may not sign after %s: make a new unit, with a key and certificate of its own (EN 319 421 TIS-7.7.1-09, docs/tsa.md)", stamp(s.keyNotAfter))
 	}
 	return nil
 }

@@ -64,6 +64,16 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err := issuer.CheckStart(); err != nil {
 		return err
 	}
+	service := service{issuer: issuer, journal: j, clock: clk}
+	servers, err := servers(e, c, service)
+	if err != nil {
+		return err
+	}
+	listeners, err := daemon.Listen(ctx, servers...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, listeners.Close()) }()
 	// From here on the journal says which software and settings made what follows.
 	_, err = j.Append(ctx, journal.DaemonStarted{
 		Daemon: "zegel-ca", Version: e.Version, ConfigDigest: e.ConfigDigest, ClockUnverified: clock.IsUnverified(clk),
@@ -74,12 +84,9 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err := issuer.Recover(ctx); err != nil {
 		return err
 	}
-	servers, err := servers(e, c, service{issuer: issuer, journal: j, clock: clk})
-	if err != nil {
-		return err
-	}
 	work, ctx := errgroup.WithContext(ctx)
-	work.Go(func() error { return daemon.Serve(ctx, e.Log, servers...) })
+	work.Go(func() error { return listeners.Serve(ctx, e.Log) })
+	work.Go(func() error { return daemon.Warn(ctx, e.Log, service.health) })
 	work.Go(func() error { return checkpoints(ctx, e.Log, j) })
 	work.Go(func() error { return issuer.Run(ctx) })
 	return work.Wait()

@@ -106,7 +106,7 @@ func (c *config) checkReplica() error {
 	}
 	info, err := os.Stat(c.Replica.Dir)
 	if err != nil {
-		return daemon.Keyf("replica.dir", "%w: zegel-ceremony makes the replica; to fill a new one from the feed make an empty folder", err)
+		return daemon.Keyf("replica.dir", "%w: zegel-ceremony makes the replica; to fill a new one from the feed make an empty folder", daemon.Missing{Err: err})
 	}
 	if !info.IsDir() {
 		return daemon.Keyf("replica.dir", "%s is not a folder", c.Replica.Dir)

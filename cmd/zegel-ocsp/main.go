@@ -60,6 +60,15 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
+	// Before the first leaf is written: a port in use changes nothing.
+	listeners, err := daemon.Listen(ctx,
+		daemon.Server{Name: "ocsp", Key: "listen", Address: c.Listen, Handler: responder},
+		daemon.Server{Name: "admin", Address: c.Admin.Listen, TLS: f.admin, Handler: daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: responder.Health})},
+		daemon.Server{Name: "metrics", Address: c.Metrics.Listen, Handler: daemon.MetricsHandler(e.Registry, responder.Health)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, listeners.Close()) }()
 	feed := &http.Client{Transport: &http.Transport{TLSClientConfig: f.feed, ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -72,12 +81,8 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 		}
 		return err
 	})
-	group.Go(func() error {
-		return daemon.Serve(ctx, e.Log,
-			daemon.Server{Name: "ocsp", Key: "listen", Address: c.Listen, Handler: responder},
-			daemon.Server{Name: "admin", Address: c.Admin.Listen, TLS: f.admin, Handler: daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: responder.Health})},
-			daemon.Server{Name: "metrics", Address: c.Metrics.Listen, Handler: daemon.MetricsHandler(e.Registry, responder.Health)})
-	})
+	group.Go(func() error { return daemon.Warn(ctx, e.Log, responder.Health) })
+	group.Go(func() error { return listeners.Serve(ctx, e.Log) })
 	return group.Wait()
 }
 

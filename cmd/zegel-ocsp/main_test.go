@@ -412,7 +412,11 @@ func TestCheck(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := r.config(c.old, c.new)
 			_, _, err := daemon.LoadConfig(path, check)
-			if err == nil || !strings.HasPrefix(err.Error(), path+":") || !strings.Contains(err.Error(), c.want) || daemon.ExitStatus(err) != 2 {
+			status := daemon.StatusUsage
+			if c.name == "no replica" {
+				status = daemon.StatusFailed
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), path+":") || !strings.Contains(err.Error(), c.want) || daemon.ExitStatus(err) != status {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})

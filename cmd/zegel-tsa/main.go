@@ -46,20 +46,27 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
+	servers, err := c.servers(e, authority, j)
+	if err != nil {
+		return err
+	}
+	// Whoever must not start, because a port is taken too, leaves no trace in the journal.
+	listeners, err := daemon.Listen(ctx, servers...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, listeners.Close()) }()
 	_, err = j.Append(ctx, journal.DaemonStarted{
 		Daemon: e.Daemon, Version: e.Version, ConfigDigest: e.ConfigDigest, ClockUnverified: c.Clock == clockUnverified,
 	})
 	if err != nil {
 		return fmt.Errorf("record the start: %w", err)
 	}
-	servers, err := c.servers(e, authority, j)
-	if err != nil {
-		return err
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return authority.Run(ctx) })
+	g.Go(func() error { return daemon.Warn(ctx, e.Log, authority.Health) })
 	g.Go(func() error { return j.Run(ctx, checkpointEvery) })
-	g.Go(func() error { return daemon.Serve(ctx, e.Log, servers...) })
+	g.Go(func() error { return listeners.Serve(ctx, e.Log) })
 	return g.Wait()
 }
 

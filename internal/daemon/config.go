@@ -148,7 +148,7 @@ func (j Journal) Validate(key string) error {
 	}
 	info, err := os.Stat(j.Dir)
 	if err != nil {
-		return Keyf(key+".dir", "%w: zegel-ceremony creates journals, daemons do not", err)
+		return Keyf(key+".dir", "%w: zegel-ceremony creates journals, daemons do not: restore it, or mount its disk", Missing{Err: err})
 	}
 	if !info.IsDir() {
 		return Keyf(key+".dir", "%s is not a folder", j.Dir)

@@ -19,8 +19,26 @@ type UsageError struct{ Err error }
 func (u *UsageError) Error() string { return u.Err.Error() }
 func (u *UsageError) Unwrap() error { return u.Err }
 
-// ExitStatus is StatusUsage.
-func (u *UsageError) ExitStatus() int { return StatusUsage }
+// ExitStatus is StatusUsage, unless an error within says otherwise: a journal that is missing is a failure.
+func (u *UsageError) ExitStatus() int {
+	var s interface{ ExitStatus() int }
+	if errors.As(u.Err, &s) {
+		return s.ExitStatus()
+	}
+	return StatusUsage
+}
+
+// Missing marks the fault of a key that names a journal or replica that is not there: the file may be right, and the disk not
+// mounted, so its exit status is StatusFailed.
+type Missing struct{ Err error }
+
+// Unwrap is the error that was marked.
+func (m Missing) Unwrap() error { return m.Err }
+
+func (m Missing) Error() string { return m.Err.Error() }
+
+// ExitStatus is StatusFailed.
+func (m Missing) ExitStatus() int { return StatusFailed }
 
 // Usagef makes a UsageError; %w works.
 func Usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }

@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -53,6 +55,27 @@ func StatusHandler(s Status) http.Handler {
 		WriteJSON(w, http.StatusOK, facts)
 	})
 	return mux
+}
+
+// warnEvery is how often what will have to be done is logged again: whoever reads a log by the day sees it.
+const warnEvery = 24 * time.Hour
+
+// Warn logs the warnings among the facts of health, a []string, at once and then once a day until ctx ends; it returns nil.
+func Warn(ctx context.Context, log *slog.Logger, health func() (facts map[string]any, err error)) error {
+	tick := time.NewTicker(warnEvery)
+	defer tick.Stop()
+	for {
+		facts, _ := health() // why it is not ready is for /health
+		warnings, _ := facts["warnings"].([]string)
+		for _, w := range warnings {
+			log.Warn("something will have to be done", "warning", w)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 // readiness calls health and puts its verdict among a copy of its facts.

@@ -43,10 +43,47 @@ type Server struct {
 // drains for 10 s. Header and body timeouts, idle timeout, 16 KiB header limit, connection limit on every one.
 // A handler that needs longer than the write timeout of 60 s extends it with http.ResponseController.
 func Serve(ctx context.Context, log *slog.Logger, servers ...Server) error {
-	listeners, err := listenAll(ctx, servers)
+	l, err := Listen(ctx, servers...)
 	if err != nil {
 		return err
 	}
+	return l.Serve(ctx, log)
+}
+
+// Listeners are the open listeners of a daemon, which nobody serves yet: who calls waits. They are for one goroutine.
+type Listeners struct {
+	servers []Server
+	open    []net.Listener // as many, in the same order
+	serving bool
+}
+
+// Listen opens the listeners of all servers, or none: the error names the one that failed. A daemon calls it before it
+// records or signs anything, so that a port in use changes nothing.
+func Listen(ctx context.Context, servers ...Server) (*Listeners, error) {
+	open, err := listenAll(ctx, servers)
+	if err != nil {
+		return nil, err
+	}
+	return &Listeners{servers: servers, open: open}, nil
+}
+
+// Close closes listeners that Serve has not been called on; after Serve, which closes them itself, it does nothing.
+func (l *Listeners) Close() error {
+	if l.serving {
+		return nil
+	}
+	l.serving = true
+	var err error
+	for _, o := range l.open {
+		err = errors.Join(err, o.Close())
+	}
+	return err
+}
+
+// Serve serves as the function Serve does. Call it once.
+func (l *Listeners) Serve(ctx context.Context, log *slog.Logger) error {
+	l.serving = true
+	servers, listeners := l.servers, l.open
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var serving, draining sync.WaitGroup
