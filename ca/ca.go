@@ -96,6 +96,8 @@ type Issuer struct {
 	id      journal.IssuerID // what the journal calls it
 	metrics *metrics
 
+	longest time.Duration // validity of the longest of the subscribers' profiles; 0 for a root
+
 	recovered atomic.Bool   // Recover has closed what the last process left open
 	crls      rounds        // who waits for which CRL
 	kick      chan struct{} // tells Run that a CRL is owed; holds one
@@ -128,6 +130,19 @@ func New(c Config) (*Issuer, error) {
 	i.policy.KeyID = c.Certificate.SubjectKeyId
 	i.policy.NotBefore = c.Certificate.NotBefore
 	i.policy.NotAfter = c.Certificate.NotAfter
+	if !selfIssued(c.Certificate) {
+		if i.longest, err = longestValidity(); err != nil {
+			return nil, fmt.Errorf("set up CA: %w", err)
+		}
+	}
+	for _, gauge := range i.endGauges() {
+		if c.Registerer == nil {
+			break
+		}
+		if err := c.Registerer.Register(gauge); err != nil {
+			return nil, fmt.Errorf("set up CA: register metrics: %w", err)
+		}
+	}
 	return i, nil
 }
 
@@ -291,11 +306,24 @@ func (i *Issuer) now() (time.Time, error) {
 			ErrClock, t.UTC().Format(time.RFC3339Nano), last.UTC().Format(time.RFC3339Nano))
 	}
 	t = t.UTC().Truncate(time.Second)
-	if cert := i.config.Certificate; cert != nil && (t.Before(cert.NotBefore) || t.After(cert.NotAfter)) {
-		return time.Time{}, fmt.Errorf("sign at %s: the CA certificate is valid from %s to %s",
-			t.Format(time.RFC3339), cert.NotBefore.Format(time.RFC3339), cert.NotAfter.Format(time.RFC3339))
+	switch cert := i.config.Certificate; {
+	case cert == nil:
+	case t.Before(cert.NotBefore):
+		return time.Time{}, fmt.Errorf("sign at %s: the CA certificate is valid from %s only: check the clock",
+			t.Format(time.RFC3339), cert.NotBefore.UTC().Format(time.RFC3339))
+	case t.After(cert.NotAfter):
+		return time.Time{}, fmt.Errorf("sign at %s: %w: it was valid to %s: issue from a new CA (docs/ca.md, The end of a CA)",
+			t.Format(time.RFC3339), errEnded, cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return t, nil
+}
+
+// roughly is the time to look at, not to sign: the clock's, or while it refuses the machine's.
+func (i *Issuer) roughly() time.Time {
+	if t, _, err := i.config.Clock.Now(); err == nil {
+		return t
+	}
+	return time.Now()
 }
 
 // ready returns why nothing may be signed or recorded. A journal that has failed is in a state that
@@ -319,7 +347,13 @@ func (i *Issuer) append(ctx context.Context, e journal.Event) (journal.Entry, er
 // Health tells whether the CA does its work: facts to show, and why it is not ready.
 func (i *Issuer) Health() (facts map[string]any, err error) {
 	crl := i.published()
-	facts = map[string]any{"journal_entries": i.config.Journal.Size()}
+	facts = map[string]any{
+		"journal_entries":   i.config.Journal.Size(),
+		"certificate_until": i.config.Certificate.NotAfter.UTC().Format(time.RFC3339),
+	}
+	if warning := i.endWarning(i.roughly()); warning != "" {
+		facts["warnings"] = []string{warning}
+	}
 	if name, err := der.NameText(i.config.Certificate.RawSubject); err == nil { // x509 has parsed it
 		facts["issuer"] = name
 	}

@@ -25,7 +25,7 @@ type Order struct {
 	// NotBefore is when the certificate begins, not before now; zero: now.
 	NotBefore time.Time
 	// NotAfter is when it ends, within the profile's validity and the CA's own; zero: the profile's
-	// validity, cut where the CA certificate ends (EN 319 411-1 GEN-6.3.3-05).
+	// validity, cut where the CA certificate ends (EN 319 411-1 GEN-6.3.3-05), for a subscriber not to less than a tenth.
 	NotAfter time.Time
 	Evidence []byte // JSON, sealed in the journal: registration, device, digest of the request
 }
@@ -144,7 +144,7 @@ func (i *Issuer) draft(o Order) (*draft, error) {
 	}
 	now, err := i.now()
 	if err != nil {
-		return nil, err
+		return nil, i.ended(err)
 	}
 	p := Planned{}
 	if p.NotBefore, p.NotAfter, err = i.validity(o, now); err != nil {
@@ -193,11 +193,8 @@ func (i *Issuer) validity(o Order, now time.Time) (notBefore, notAfter time.Time
 	if !o.NotAfter.IsZero() {
 		return notBefore, o.NotAfter.UTC().Truncate(time.Second), nil // within the profile and the CA: policy judges
 	}
-	notAfter = notBefore.Add(o.Profile.Validity() - time.Second)
-	if i.config.Certificate != nil && notAfter.After(i.config.Certificate.NotAfter) {
-		notAfter = i.config.Certificate.NotAfter
-	}
-	return notBefore, notAfter, nil
+	notAfter, err = i.cut(o.Profile, notBefore, notBefore.Add(o.Profile.Validity()-time.Second))
+	return notBefore, notAfter, err
 }
 
 // intend records what will be signed.

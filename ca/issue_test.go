@@ -142,9 +142,47 @@ func TestValidityEndsWithTheCA(t *testing.T) {
 	if _, err := p.issuer.Issue(t.Context(), order); !errors.As(err, &violations) {
 		t.Errorf("beyond the CA: got %v", err)
 	}
+	// A tenth of the profile's validity is the least that a subscriber gets.
+	least := p.profile("qcp-n").Validity() / leastShare
+	clock.set(p.cert.NotAfter.Add(-least), nil)
+	p.issue()
+	clock.set(p.cert.NotAfter.Add(time.Second-least), nil)
+	p.refusedAtTheEnd(t, "less than a tenth")
 	clock.set(p.cert.NotAfter.Add(time.Second), nil)
-	if _, err := p.issuer.Issue(t.Context(), p.order()); err == nil {
-		t.Error("an expired CA issues")
+	p.refusedAtTheEnd(t, "the CA certificate ended at")
+}
+
+// refusedAtTheEnd wants an order refused by the clause on the end of the CA, and nothing recorded or signed for it.
+func (p *provider) refusedAtTheEnd(t *testing.T, want string) {
+	t.Helper()
+	size, signatures := p.journal.Size(), p.key.signatures()
+	_, err := p.issuer.Issue(t.Context(), p.order())
+	violations, _ := errors.AsType[policy.Violations](err)
+	if len(violations) != 1 || violations[0].Clause != "EN 319 411-1 GEN-6.3.3-05" || !strings.Contains(violations[0].Detail, want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	if p.journal.Size() != size || p.key.signatures() != signatures {
+		t.Error("a refused order left a trace")
+	}
+}
+
+// The end of the CA is warned of as soon as it shortens what is issued.
+func TestWarnsOfTheEnd(t *testing.T) {
+	p, clock := newProvider(t)
+	longest := p.profile("qcp-n").Validity()
+	for _, c := range []struct {
+		left time.Duration
+		want string
+	}{
+		{longest + time.Hour, ""}, {longest - time.Hour, "certificates end with it"},
+		{longest/leastShare - time.Hour, "refused by now"}, {-time.Second, "nothing is signed any more"},
+	} {
+		clock.set(p.cert.NotAfter.Add(-c.left), nil)
+		facts, _ := p.issuer.Health()
+		warnings, _ := facts["warnings"].([]string)
+		if got := strings.Join(warnings, "\n"); !strings.Contains(got, c.want) || (c.want == "") != (got == "") {
+			t.Errorf("%v before the end: %q, want %q", c.left, got, c.want)
+		}
 	}
 }
 
