@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -249,7 +250,11 @@ func stepsOf(batch []*request) iter.Seq[failpoint.Step] {
 
 // fail makes the journal refuse from now on, and returns with which error.
 func (j *Journal) fail(cause error) error {
-	j.failed.CompareAndSwap(nil, &failure{fmt.Errorf("%w: %w", ErrFailed, cause)})
+	remedy := "see to the disk of " + j.dir + ", then restart"
+	if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
+		remedy = "free space for " + j.dir + ", then restart"
+	}
+	j.failed.CompareAndSwap(nil, &failure{fmt.Errorf("%w: %w: %s", ErrFailed, cause, remedy)})
 	j.grown.fire()
 	return j.Failed()
 }

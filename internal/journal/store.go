@@ -229,7 +229,7 @@ func (j *Journal) takeKeys(o Options) (err error) {
 		return err
 	}
 	if got, want := j.cosigner.String(), j.verifier.String(); got != want {
-		return fmt.Errorf("the checkpoint key is not this journal's: it is %s, the journal's is %s", got, want)
+		return fmt.Errorf("the checkpoint key is not this journal's: it is %s, the journal's is %s: correct journal.dir or journal.checkpoint_key", got, want)
 	}
 	if o.Unwrap == nil {
 		return errors.New("Unwrap is missing")
@@ -294,7 +294,12 @@ func openFile(path string, readOnly bool) (db *bolt.DB, err error) {
 		file.Close()
 	}
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, ErrLocked
+		return nil, fmt.Errorf("%w: stop that one first: a daemon, or a verification that runs", ErrLocked)
+	}
+	for _, is := range []error{bolterrors.ErrInvalid, bolterrors.ErrVersionMismatch, bolterrors.ErrChecksum} {
+		if errors.Is(err, is) {
+			return nil, fmt.Errorf("%s is not a journal, or is damaged (%w): restore it from a backup", fileName, err)
+		}
 	}
 	return db, err
 }
@@ -317,7 +322,7 @@ func (j *Journal) load(tx *bolt.Tx, role string) error {
 	case j.role != roleLog && j.role != roleReplica:
 		return fmt.Errorf("role is %.20q: the file is damaged", j.role)
 	case role == roleLog && j.role == roleReplica:
-		return errors.New("this is a replica: open it as one")
+		return errors.New("this is a replica, into which a responder follows: name the folder of the log itself")
 	case role == roleReplica && j.role == roleLog:
 		return errors.New("this is a log of its own, not a replica: a follower needs a folder of its own")
 	}
