@@ -122,7 +122,7 @@ func (f issueFlags) request() (desk.IssueRequest, error) {
 	if err != nil {
 		return none, badInput("read CSR: %w", err)
 	}
-	if !bytes.Contains(csr, []byte("-----BEGIN")) { // DER: what goes to the CA is text
+	if bytes.HasPrefix(csr, []byte{0x30}) { // a SEQUENCE in DER: what goes to the CA is text
 		csr = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})
 	}
 	subject, err := os.ReadFile(f.subject)
