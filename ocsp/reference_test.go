@@ -3,6 +3,7 @@ package ocsp
 import (
 	"testing"
 
+	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/manual"
 )
 
@@ -12,7 +13,10 @@ func TestReferenceDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, fault := range manual.WrongDefaults("..", "ocsp.yaml", map[string]any{"status_life": life}) {
+	for _, fault := range manual.WrongDefaults("..", "ocsp.yaml", map[string]any{
+		"status_life":                life,
+		"responder.signature_scheme": der.Scheme("").ForRSA(),
+	}) {
 		t.Error(fault)
 	}
 }

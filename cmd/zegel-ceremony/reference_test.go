@@ -10,11 +10,15 @@ import (
 func TestReferenceDefaults(t *testing.T) {
 	var s script
 	s.withDefaults()
-	for _, fault := range manual.WrongDefaults("../..", "Ceremony script", map[string]any{
+	applied := map[string]any{
 		"ceremony.participants[].external": participant{}.External, "validity_days.tls": s.Validity.TLS,
 		"crl.every": s.CRL.Every, "crl.life": s.CRL.Life, "crl.root_life": s.CRL.RootLife, "status_life": s.StatusLife,
 		"keys.management.algorithm": s.Keys.Management.Algorithm, "tsa.policy": s.TSA.Policy, "tsa.accuracy": s.TSA.Accuracy, "tsa.qualified": *s.TSA.Qualified,
-	}) {
+	}
+	for key, pair := range s.Keys.pairs() {
+		applied[key+".signature_scheme"] = pair.SignatureScheme.ForRSA()
+	}
+	for _, fault := range manual.WrongDefaults("../..", "Ceremony script", applied) {
 		t.Error(fault)
 	}
 }

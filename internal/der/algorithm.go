@@ -85,6 +85,14 @@ var (
 	pssSHA256   = newPSS("RSASSA-PSS with SHA-256", oidSHA256, crypto.SHA256)
 )
 
+// ForRSA is what an RSA key signs with under s: s, or where none is chosen PKCS1v15, which every relying party reads.
+func (s Scheme) ForRSA() Scheme {
+	if s == "" {
+		return PKCS1v15
+	}
+	return s
+}
+
 // AlgorithmFor returns the signature algorithm for a service key: ECDSA with the
 // hash of the curve's length, or scheme with SHA-256 for RSA of 3000 bits
 // and more (TS 119 312 V2.1.1 table 6). Other keys are an error, and so is a scheme that Check refuses.
@@ -107,7 +115,7 @@ func AlgorithmFor(pub crypto.PublicKey, scheme Scheme) (Algorithm, error) {
 		if n := k.N.BitLen(); n < 3000 {
 			return Algorithm{}, fmt.Errorf("choose signature algorithm: RSA of %d bits: a service key needs 3000 or more (TS 119 312 table 6)", n)
 		}
-		if scheme == PSS {
+		if scheme.ForRSA() == PSS {
 			return pssSHA256, nil
 		}
 		return rsaSHA256, nil
