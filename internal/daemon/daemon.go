@@ -46,6 +46,7 @@ type Daemon[C any] struct {
 // Main is a daemon's whole main: --config FILE, --check, --version; strict config; JSON log on stderr; SIGTERM and SIGINT end ctx.
 // Exit status: 0 done, 1 failed, 2 wrong usage or configuration. It is the one place that calls os.Exit.
 func Main[C any](d Daemon[C]) {
+	collectSeldom(os.Getenv)
 	os.Exit(runDaemon(context.Background(), d, os.Args[1:], os.Stdout, os.Stderr))
 }
 
