@@ -55,6 +55,6 @@ func (c *cache) add(key string, a answer) {
 
 // weight is about what an entry takes, in octets.
 func weight(key string, a answer) int {
-	const overhead = 256 // the answer itself, the map's share
-	return len(key) + len(a.der) + len(a.etag) + 40*len(a.statuses) + overhead
+	const overhead = 512 // the answer itself with its header fields, the map's share
+	return len(key) + len(a.der) + 40*len(a.statuses) + overhead
 }

@@ -1,8 +1,9 @@
 package ocsp
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
+	"encoding/hex"
 	"io"
 	"net/http"
 	"net/url"
@@ -50,15 +51,25 @@ func writePrivate(w http.ResponseWriter, a answer) {
 	writeResponse(w, a)
 }
 
+// sharedHeader holds the header fields of a shareable answer that are the same each time it is given. Nobody changes the slices.
+type sharedHeader struct{ etag, lastModified, expires []string }
+
+func newSharedHeader(response []byte, v validity) sharedHeader {
+	digest := sha256.Sum256(response)
+	return sharedHeader{
+		etag:         []string{`"` + hex.EncodeToString(digest[:]) + `"`},
+		lastModified: []string{v.thisUpdate.Format(http.TimeFormat)},
+		expires:      []string{v.nextUpdate.Format(http.TimeFormat)},
+	}
+}
+
 // writeShared writes an answer that HTTP caches may keep (RFC 5019 §5), or 304 if the client has it.
 func (r *Responder) writeShared(w http.ResponseWriter, a answer, ifNoneMatch string) {
-	maxAge := min(a.validity.nextUpdate.Sub(a.given), r.statusLife/maxAgePart)
+	maxAge := max(0, min(a.validity.nextUpdate.Sub(a.given), r.statusLife/maxAgePart)/time.Second)
 	h := w.Header()
-	h.Set("Last-Modified", a.validity.thisUpdate.Format(http.TimeFormat))
-	h.Set("Expires", a.validity.nextUpdate.Format(http.TimeFormat))
-	h.Set("ETag", a.etag)
-	h.Set("Cache-Control", fmt.Sprintf("max-age=%d, public, no-transform, must-revalidate", max(0, maxAge/time.Second)))
-	if matches(ifNoneMatch, a.etag) {
+	h["Last-Modified"], h["Expires"], h["Etag"] = a.header.lastModified, a.header.expires, a.header.etag
+	h.Set("Cache-Control", "max-age="+strconv.FormatInt(int64(maxAge), 10)+", public, no-transform, must-revalidate")
+	if ifNoneMatch != "" && matches(ifNoneMatch, a.header.etag[0]) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
@@ -76,6 +87,13 @@ func readBody(request *http.Request) []byte {
 	// A client that waits for 100 Continue is answered before it sends what is not wanted.
 	if request.ContentLength > maxRequest && strings.EqualFold(request.Header.Get("Expect"), "100-continue") {
 		return nil
+	}
+	if n := request.ContentLength; 0 <= n && n <= maxRequest {
+		body := make([]byte, n) // net/http gives no more than that
+		if _, err := io.ReadFull(request.Body, body); err != nil {
+			return nil
+		}
+		return body
 	}
 	body, err := io.ReadAll(io.LimitReader(request.Body, maxRequest+1))
 	if err != nil {

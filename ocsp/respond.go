@@ -43,8 +43,8 @@ type answer struct {
 	given      time.Time // the time it is given at, which is later than producedAt from the cache
 	validity   validity
 	statuses   []certStatus
-	shareable  bool   // HTTP caches may keep it: no nonce, and no status that is unknown
-	etag       string // of a shareable answer
+	shareable  bool // HTTP caches may keep it: no nonce, and no status that is unknown
+	header     sharedHeader
 }
 
 // validity is thisUpdate and nextUpdate, in whole seconds.

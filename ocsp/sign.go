@@ -2,8 +2,6 @@ package ocsp
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -193,7 +191,6 @@ func (r *Responder) sign(ctx context.Context, d responseData) (answer, error) {
 		// Nobody else asks with this nonce; and what is unknown costs whoever asks nothing to vary.
 		return a, nil
 	}
-	digest := sha256.Sum256(response)
-	a.shareable, a.etag = true, `"`+hex.EncodeToString(digest[:])+`"`
+	a.shareable, a.header = true, newSharedHeader(response, a.validity)
 	return a, nil
 }
