@@ -8,12 +8,15 @@ FUZZTIME    ?= 30s
 BENCHTIME   ?= 1s
 KILLS       ?= 2000
 DURATION    ?= 1h
+RUNS        ?= 3
+PARTS       := ./hsm ./internal/journal ./internal/durable ./policy ./ca ./ocsp ./tsa
+SHOWN       := zegel/(ca|ocsp|tsa|policy|hsm|internal/(der|journal))\.|zlint/v3/lint|x509\.Parse|ecdsa\.(Sign|Verify)ASN1$$|bbolt|cgocall$$|mallocgc$$|gcBgMarkWorker$$|Fdatasync
 TOKENS      ?= soft,softhsm
 KEYS        ?= p256,p384,p521,rsa3072,rsa4096,rsa3072-pss
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check docs judges bench fuzz soak clean need-go need-softhsm need-openssl need-judges
+.PHONY: help build demo test check docs judges bench profile fuzz soak clean need-go need-softhsm need-openssl need-judges
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,8 +46,21 @@ docs: need-go ## write docs/reference.md anew from the comments in the code
 judges: need-go need-softhsm need-openssl need-judges ## let what others wrote judge demos of every token and key (TOKENS=… KEYS=… for some)
 	go test -tags judges -count 1 -timeout 25m -run TestJudges ./cmd/zegel -args -tokens $(TOKENS) -keys $(KEYS)
 
-bench: need-go need-softhsm ## benchmarks of the hot paths (BENCHTIME=1s)
-	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count 3 ./hsm ./internal/journal ./policy ./ca ./ocsp ./tsa
+bench: need-go need-softhsm ## measure every path beside its raw signature and print the tables of docs/performance.md (BENCHTIME=1s, RUNS=3)
+	@set -eo pipefail; mkdir -p build; : > build/bench.txt; \
+	for run in $$(seq $(RUNS)); do \
+	  go test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 30m ./internal/figures | tee -a build/bench.txt; \
+	  go test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem $(PARTS) | tee -a build/bench.txt; \
+	done; \
+	echo; go run ./internal/figures < build/bench.txt
+
+profile: need-go need-softhsm ## a CPU profile of each path under build/profiles, and what it shows
+	@set -eo pipefail; mkdir -p build/profiles; go test -c -o build/profiles/figures.test ./internal/figures; \
+	for path in issue ocsp-live ocsp-cached timestamp append; do \
+	  (cd internal/figures && ../../build/profiles/figures.test -test.run '^$$' -test.bench "^BenchmarkPath$$/^token=soft$$/^key=p256$$/^path=$$path$$/^callers=64$$" \
+	    -test.benchtime 5s -test.cpuprofile ../../build/profiles/$$path.prof) | grep ^Benchmark; \
+	  go tool pprof -top -cum -nodecount 30 -show '$(SHOWN)' build/profiles/figures.test build/profiles/$$path.prof; \
+	done
 
 fuzz: need-go ## every fuzz target for FUZZTIME (30s)
 	@set -e; for package in $$(go list ./...); do \
@@ -55,7 +71,7 @@ fuzz: need-go ## every fuzz target for FUZZTIME (30s)
 soak: need-go ## kill every daemon under load, KILLS (2000) times or for DURATION (1h), then check all that must be true
 	go test -count 1 -timeout 3h -run 'TestSoak$$' -v ./cmd/zegel -args -kills $(KILLS) -duration $(DURATION)
 
-clean: ## remove what was built and the demo
+clean: ## remove what was built and measured, and the demo
 	rm -rf bin build demo
 
 need-go:

@@ -1,12 +1,6 @@
 package ca
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"testing"
@@ -15,55 +9,15 @@ import (
 	"github.com/zegel-tsp/zegel/internal/journal"
 )
 
-// Issue beside the bare signature: what the CA adds to its token.
-func BenchmarkIssue(b *testing.B) {
-	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		b.Fatal(err)
-	}
-	rsa3072, err := rsa.GenerateKey(rand.Reader, 3072)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, c := range []struct {
-		name string
-		key  crypto.Signer
-	}{{"P-256", p256}, {"RSA-3072", rsa3072}} {
-		p, _ := newProviderKeyed(b, c.key)
-		order := p.order()
-		b.Run(c.name+"/bare signature", func(b *testing.B) {
-			digest := sha256.Sum256([]byte("x"))
-			for b.Loop() {
-				if _, err := c.key.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(c.name+"/plan", func(b *testing.B) {
-			for b.Loop() {
-				if _, err := p.issuer.Plan(b.Context(), order); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(c.name+"/issue", func(b *testing.B) {
-			for b.Loop() {
-				if _, err := p.issuer.Issue(b.Context(), order); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(c.name+"/issue, 64 callers", func(b *testing.B) {
-			b.SetParallelism(32) // times GOMAXPROCS
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					if _, err := p.issuer.Issue(b.Context(), order); err != nil {
-						b.Error(err)
-						return
-					}
-				}
-			})
-		})
+// BenchmarkPlan is what a certificate costs before anything is recorded: bytes, rules and lints.
+func BenchmarkPlan(b *testing.B) {
+	p, _ := newProvider(b)
+	order := p.order()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.issuer.Plan(b.Context(), order); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -142,13 +142,6 @@ func newProvider(tb testing.TB) (*provider, *testClock) {
 	return newProviderWith(tb, c), c
 }
 
-// newProviderKeyed has an issuing CA with that key.
-func newProviderKeyed(tb testing.TB, key crypto.Signer) (*provider, *testClock) {
-	tb.Helper()
-	c := &testClock{t: start}
-	return newProviderOf(tb, c, &testKey{Signer: key, signed: map[string]int{}}), c
-}
-
 // newProviderSigning has a root and an issuing CA with that key, which sign with scheme.
 func newProviderSigning(tb testing.TB, key crypto.Signer, scheme der.Scheme) *provider {
 	tb.Helper()

@@ -131,6 +131,7 @@ var rooms = map[string][]string{
 	"internal/strictyaml":          {},
 	"internal/archtest":            {},
 	"internal/manual":              {"internal/archtest"},
+	"internal/figures":             {},
 	"testdata/request":             {},
 }
 
@@ -193,6 +194,7 @@ var promises = map[string]string{
 	"internal/strictyaml":          "Package strictyaml reads YAML that refuses what it does not know",
 	"internal/archtest":            "Package archtest keeps the shape of the house",
 	"internal/manual":              "Package manual writes docs/reference.md from the code",
+	"internal/figures":             "Command figures prints the tables of docs/performance.md",
 	"internal/audit":               "Package audit re-judges a whole journal",
 	"internal/journal/journaltest": "Package journaltest ",
 	"hsm/hsmtest":                  "Package hsmtest ",
