@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -84,6 +85,7 @@ func (l *Listeners) Close() error {
 func (l *Listeners) Serve(ctx context.Context, log *slog.Logger) error {
 	l.serving = true
 	servers, listeners := l.servers, l.open
+	debug.FreeOSMemory() // to open a software key takes 32 MB for scrypt: the collector is not to take them for what is kept
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var serving, draining sync.WaitGroup
