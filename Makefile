@@ -50,7 +50,7 @@ bench: need-go need-softhsm ## measure every path beside its raw signature and p
 	@set -eo pipefail; mkdir -p build; : > build/bench.txt; \
 	for run in $$(seq $(RUNS)); do \
 	  go test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 30m ./internal/figures | tee -a build/bench.txt; \
-	  go test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem $(PARTS) | tee -a build/bench.txt; \
+	  GOGC=400 go test -run '^$$' -bench . -benchtime 300ms -benchmem $(PARTS) | tee -a build/bench.txt; \
 	done; \
 	echo; go run ./internal/figures < build/bench.txt
 

@@ -75,10 +75,14 @@ func (r *runs) compared(name, with, unit string) string {
 	if !ok {
 		return "–"
 	}
-	if ratio, ok := r.ratio(name, with, unit); ok && name != with {
-		return span(ns) + " ×" + digits(ratio, 2)
+	ratio, ok := r.ratio(name, with, unit)
+	switch {
+	case !ok || name == with:
+		return span(ns)
+	case ratio < 0.01:
+		return span(ns) + " ×<0.01"
 	}
-	return span(ns)
+	return span(ns) + " ×" + digits(ratio, 2)
 }
 
 func (r *runs) printHTTP(w io.Writer) {
