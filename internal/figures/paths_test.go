@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto"
 	"crypto/rand"
 	"fmt"
@@ -39,33 +38,53 @@ func BenchmarkPath(b *testing.B) {
 }
 
 // benchmarkKey measures every path with one key.
-func benchmarkKey(b *testing.B, key *hsm.Key, raw func() signing) {
-	p := newProvider(b, key)
-	digest, message := make([]byte, 32), make([]byte, 400)
-	good, live := p.question(b, false), p.question(b, true)
-	stamp := newStampRequest(b)
-	for _, path := range []struct {
-		name string
-		call func(ctx context.Context) error
-	}{
-		{"raw", nil},
-		{"key", func(context.Context) error { _, err := key.Sign(rand.Reader, digest, crypto.SHA256); return err }},
-		{"verified", func(context.Context) error { _, err := p.algorithm.Sign(key, message); return err }},
-		{"ocsp-live", func(ctx context.Context) error { return answered(p.responder.Respond(ctx, live)) }},
-		{"ocsp-cached", func(ctx context.Context) error { return answered(p.responder.Respond(ctx, good)) }},
-		{"append", func(ctx context.Context) error { _, err := p.log.Append(ctx, newIntent()); return err }},
-		{"timestamp", func(ctx context.Context) error { return answered(p.authority.Respond(ctx, stamp)) }},
-		{"issue", func(ctx context.Context) error { _, err := p.issuer.Issue(ctx, p.order); return err }},
-	} {
+func benchmarkKey(b *testing.B, key crypto.Signer, raw func() signing) {
+	for _, path := range newPaths(b, key, raw) {
 		for _, callers := range []int{1, 64} {
-			b.Run(fmt.Sprintf("path=%s/callers=%d", path.name, callers), func(b *testing.B) {
-				each := func() signing { return func() error { return path.call(b.Context()) } }
-				if path.name == "raw" {
-					each = raw
-				}
-				inParallel(b, callers, each)
-			})
+			b.Run(fmt.Sprintf("path=%s/callers=%d", path.name, callers), func(b *testing.B) { inParallel(b, callers, path.newCall) })
 		}
+	}
+}
+
+// job is what one caller does again and again.
+type job struct {
+	name    string
+	newCall func() signing
+}
+
+// newPaths are all paths, the raw signature first.
+func newPaths(tb testing.TB, key crypto.Signer, raw func() signing) []job {
+	tb.Helper()
+	p, ctx := newProvider(tb, key), tb.Context()
+	digest, message := make([]byte, 32), make([]byte, 400)
+	good, live := p.question(tb, false), p.question(tb, true)
+	stamp := newStampRequest(tb)
+	same := func(call signing) func() signing { return func() signing { return call } }
+	return []job{
+		{"raw", raw},
+		{"key", same(func() error { _, err := key.Sign(rand.Reader, digest, crypto.SHA256); return err })},
+		{"verified", same(func() error { _, err := p.algorithm.Sign(key, message); return err })},
+		{"ocsp-live", same(func() error { return answered(p.responder.Respond(ctx, live)) })},
+		{"ocsp-cached", same(func() error { return answered(p.responder.Respond(ctx, good)) })},
+		{"append", same(func() error { _, err := p.log.Append(ctx, newIntent()); return err })},
+		{"timestamp", same(func() error { return answered(p.authority.Respond(ctx, stamp)) })},
+		{"issue", same(func() error { _, err := p.issuer.Issue(ctx, p.order); return err })},
+	}
+}
+
+// TestPaths walks every path once, so that the benchmarks keep working while nobody runs them, and holds their names to the tables'.
+func TestPaths(t *testing.T) {
+	measured := newPaths(t, newKey(t), newRawSoftware(t, hsm.P256))
+	for i, path := range measured {
+		if err := path.newCall()(); err != nil {
+			t.Errorf("%s: %v", path.name, err)
+		}
+		if i >= len(paths) || paths[i].name != path.name {
+			t.Errorf("path %d is %s: the tables have %v", i, path.name, paths)
+		}
+	}
+	if len(measured) != len(paths) {
+		t.Errorf("%d paths are measured, the tables have %d", len(measured), len(paths))
 	}
 }
 
