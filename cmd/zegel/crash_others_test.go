@@ -107,7 +107,7 @@ func (c ceremonyCrash) run(t *testing.T, mode, when string, met *points) {
 }
 
 // checkSaid holds what a ceremony that failed says against what it left: every key that exists, and no other.
-func (c ceremonyCrash) checkSaid(t *testing.T, s demoScript, held *process, stage string, whole bool) {
+func (c ceremonyCrash) checkSaid(t *testing.T, s demoScript, held *crashProcess, stage string, whole bool) {
 	t.Helper()
 	said := string(held.text())
 	var named, objects int // in SoftHSM

@@ -221,8 +221,8 @@ func copyFolder(t *testing.T, from, to string) {
 	}
 }
 
-// process is a daemon or a tool that was told to die or fail somewhere.
-type process struct {
+// crashProcess is a daemon or a tool that was told to die or fail somewhere.
+type crashProcess struct {
 	name    string
 	health  string
 	cmd     *exec.Cmd
@@ -232,7 +232,7 @@ type process struct {
 }
 
 // start runs a daemon with orders for its failpoints.
-func (p *crashProvider) start(t *testing.T, name, orders string) *process {
+func (p *crashProvider) start(t *testing.T, name, orders string) *crashProcess {
 	t.Helper()
 	d := runProcess(t, filepath.Join(p.dir, "log"), orders, "zegel-"+name, "--config", p.facts.Configs[name])
 	d.health = p.facts.HealthURLs[name]
@@ -240,14 +240,14 @@ func (p *crashProvider) start(t *testing.T, name, orders string) *process {
 }
 
 // runProcess runs one of the binaries; it is gone when the test ends.
-func runProcess(t *testing.T, logs, orders, binary string, args ...string) *process {
+func runProcess(t *testing.T, logs, orders, binary string, args ...string) *crashProcess {
 	t.Helper()
 	n := 0
-	var d *process
+	var d *crashProcess
 	for d == nil {
 		base := filepath.Join(logs, fmt.Sprintf("%s-%d", binary, n))
 		if _, err := os.Stat(base + ".log"); err != nil {
-			d = &process{name: binary, log: base + ".log", reached: base + ".reached", ended: make(chan struct{})}
+			d = &crashProcess{name: binary, log: base + ".log", reached: base + ".reached", ended: make(chan struct{})}
 		}
 		n++
 	}
@@ -276,7 +276,7 @@ func runProcess(t *testing.T, logs, orders, binary string, args ...string) *proc
 	return d
 }
 
-func (d *process) text() []byte {
+func (d *crashProcess) text() []byte {
 	text, err := os.ReadFile(d.log)
 	if err != nil {
 		return []byte(err.Error())
@@ -285,7 +285,7 @@ func (d *process) text() []byte {
 }
 
 // ready waits until /health says so, or says why it never will.
-func (d *process) ready() error {
+func (d *crashProcess) ready() error {
 	var last error
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		select {
@@ -301,7 +301,7 @@ func (d *process) ready() error {
 }
 
 // wait returns once the process has ended.
-func (d *process) wait(t *testing.T) syscall.WaitStatus {
+func (d *crashProcess) wait(t *testing.T) syscall.WaitStatus {
 	t.Helper()
 	select {
 	case <-d.ended:
@@ -312,21 +312,21 @@ func (d *process) wait(t *testing.T) syscall.WaitStatus {
 }
 
 // stop ends a daemon in order.
-func (d *process) stop(t *testing.T) {
+func (d *crashProcess) stop(t *testing.T) {
 	t.Helper()
 	if status := d.terminate(t); status.ExitStatus() != 0 {
 		t.Fatalf("%s ended with %v", d.name, d.cmd.ProcessState)
 	}
 }
 
-func (d *process) terminate(t *testing.T) syscall.WaitStatus {
+func (d *crashProcess) terminate(t *testing.T) syscall.WaitStatus {
 	t.Helper()
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	return d.wait(t)
 }
 
 // passes counts how often the process was at the point.
-func (d *process) passes(point string) int {
+func (d *crashProcess) passes(point string) int {
 	text, _ := os.ReadFile(d.reached) // none yet
 	n := 0
 	for line := range strings.Lines(string(text)) {

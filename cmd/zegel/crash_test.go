@@ -86,12 +86,12 @@ type act struct {
 	daemon  string
 	prepare func(*testing.T, *crashProvider)
 	// do is what a caller does, and what the caller is told. nil: the daemon does it by itself.
-	do func(*testing.T, *crashProvider, *process) error
+	do func(*testing.T, *crashProvider, *crashProcess) error
 }
 
 // call makes an act of something that a caller asks of a daemon that is ready.
-func call(what func(*crashProvider) error) func(*testing.T, *crashProvider, *process) error {
-	return func(t *testing.T, p *crashProvider, d *process) error {
+func call(what func(*crashProvider) error) func(*testing.T, *crashProvider, *crashProcess) error {
+	return func(t *testing.T, p *crashProvider, d *crashProcess) error {
 		if err := d.ready(); err != nil {
 			t.Fatal(err)
 		}
@@ -118,8 +118,8 @@ var acts = map[string]act{
 }
 
 // stopAfter stops the daemon when entries lie beyond its stored checkpoint.
-func stopAfter(what func(*crashProvider) error) func(*testing.T, *crashProvider, *process) error {
-	return func(t *testing.T, p *crashProvider, d *process) error {
+func stopAfter(what func(*crashProvider) error) func(*testing.T, *crashProvider, *crashProcess) error {
+	return func(t *testing.T, p *crashProvider, d *crashProcess) error {
 		if err := d.ready(); err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +161,7 @@ func loseReplica(t *testing.T, p *crashProvider) {
 
 // issueForFollower waits until the responder has followed, and then has the CA issue: whether the responder hears of
 // it shows later.
-func issueForFollower(t *testing.T, p *crashProvider, d *process) error {
+func issueForFollower(t *testing.T, p *crashProvider, d *crashProcess) error {
 	if err := d.ready(); err != nil {
 		return err // it has died of what came before
 	}
@@ -336,7 +336,7 @@ func (c crash) run(t *testing.T, p *crashProvider, mode, when string, met *point
 }
 
 // checkFailed is what is true of a daemon whose step failed, before it is started again.
-func (c crash) checkFailed(t *testing.T, p *crashProvider, d *process, point string, nth int) {
+func (c crash) checkFailed(t *testing.T, p *crashProvider, d *crashProcess, point string, nth int) {
 	for end := time.Now().Add(within); d.passes(point) < nth; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("it never was %s", point)
