@@ -16,7 +16,7 @@ KEYS        ?= p256,p384,p521,rsa3072,rsa4096,rsa3072-pss
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check docs judges bench profile fuzz soak clean need-go need-softhsm need-openssl need-judges
+.PHONY: help build demo test check docs judges bench profile fuzz corpus soak clean need-go need-softhsm need-openssl need-judges
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,13 @@ fuzz: need-go ## every fuzz target for FUZZTIME (30s)
 	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 	    echo "== $$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
 	  done; done
+
+corpus: need-go ## keep in the tree what fuzzing found interesting: up to 24 inputs a target, of at most 2 KiB, spread over their sizes
+	@cache=$$(go env GOCACHE)/fuzz/$$(go list -m); for dir in $$(cd $$cache && find . -type d -name 'Fuzz*'); do \
+	  package=$${dir%/*}; kept=$$package/testdata/fuzz/$${dir##*/}; mkdir -p $$kept; \
+	  find $$cache/$$dir -type f -size -2049c -printf '%s %f\n' | sort -n | awk '{ name[NR] = $$2 } END { step = NR > 24 ? NR / 24 : 1; for (i = 1; i <= NR; i += step) print name[int(i)] }' | \
+	    while read -r name; do cp $$cache/$$dir/$$name $$kept/; done; \
+	done
 
 soak: need-go ## kill every daemon under load, KILLS (2000) times or for DURATION (1h), then check all that must be true
 	go test -count 1 -timeout 3h -run 'TestSoak$$' -v ./cmd/zegel -args -kills $(KILLS) -duration $(DURATION)
