@@ -34,7 +34,7 @@ var (
 	oidMGF1      = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}
 )
 
-// signatureAlgorithms of RFC 5754 §3 and RFC 5758 §3.2. RSASSA-PSS (RFC 4056) has parameters to be read and is not among them.
+// signatureAlgorithms of RFC 5754 §3 and RFC 5758 §3.2, without parameters that say anything. RSASSA-PSS (RFC 4056) has some: readPSS reads it.
 var signatureAlgorithms = [...]signatureAlgorithm{
 	{"rsaEncryption", asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}, true, 0, 0},
 	{"sha256WithRSAEncryption", asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, true, crypto.SHA256, 0},
@@ -48,6 +48,10 @@ var signatureAlgorithms = [...]signatureAlgorithm{
 // minRSA is the shortest modulus, in bits, that is accepted in a token of any authority (TS 119 312 §6:
 // what was made with less was never recommended).
 const minRSA = 2048
+
+// maxSalt is the longest salt of RSASSA-PSS, in octets, that is looked at: more than RSA of 16384 bits has room for (RFC 8017
+// §9.1.1). The bound is ours to keep: crypto/rsa adds to the length before it compares, and panics where that overflows.
+const maxSalt = 2048
 
 // checkSignature verifies the signature over the signed attributes.
 func (i *signerInfo) checkSignature(pub crypto.PublicKey) error {
@@ -115,8 +119,8 @@ func readSignatureAlgorithm(b []byte) (signatureAlgorithm, error) {
 //	    saltLength        [2] INTEGER          DEFAULT 20,
 //	    trailerField      [3] INTEGER          DEFAULT 1 }
 //
-// One hash has to serve all (RFC 4055 §3.1 recommends it), and not SHA-1. The salt may have any length but none:
-// authorities differ, and a verifier loses nothing by it.
+// One hash has to serve all (RFC 4055 §3.1 recommends it), and not SHA-1. The salt may have any length but none, up to
+// maxSalt: authorities differ, and a verifier loses nothing by it.
 func readPSS(s cryptobyte.String) (signatureAlgorithm, error) {
 	var params, field, hash, mgf cryptobyte.String
 	var mgfID asn1.ObjectIdentifier
@@ -149,8 +153,11 @@ func readPSS(s cryptobyte.String) (signatureAlgorithm, error) {
 		(!params.ReadASN1(&field, tagExplicit2) || !field.ReadASN1Integer(&a.salt) || !field.Empty()) {
 		return signatureAlgorithm{}, malformed
 	}
-	if !params.Empty() || a.salt < 1 {
-		return signatureAlgorithm{}, errors.New("signatureAlgorithm RSASSA-PSS: no salt, or a trailerField other than the default, which DER leaves out")
+	if a.salt < 1 || a.salt > maxSalt {
+		return signatureAlgorithm{}, fmt.Errorf("signatureAlgorithm RSASSA-PSS: a salt of %d octets is not accepted: 1 to %d are", a.salt, maxSalt)
+	}
+	if !params.Empty() {
+		return signatureAlgorithm{}, errors.New("signatureAlgorithm RSASSA-PSS: there is more than a salt: a trailerField has to be the default, which DER leaves out")
 	}
 	return a, nil
 }
