@@ -40,6 +40,9 @@ func (j *Journal) freshCheckpoint(age time.Duration) (*checkpoint, error) {
 	defer j.checkpointMu.Unlock()
 	last := j.checkpoint.Load()
 	h, now := j.moment()
+	if err := j.Failed(); err != nil { // while this waited; of a commit that moment takes for ended it is known by now
+		return nil, fmt.Errorf("sign checkpoint: %w", err)
+	}
 	if old := now.Sub(last.made); last.tree.Size == h.edge.size && old >= 0 && old < age {
 		return last, nil
 	}

@@ -313,6 +313,41 @@ func TestCheckpointBesideCommit(t *testing.T) {
 	}
 }
 
+// TestCheckpointBesideFailedCommit: what a commit that failed has left on the disk nobody knows. Whoever waits for a checkpoint meanwhile
+// gets none: it could be later than an entry that it lacks, and that is there after the restart.
+func TestCheckpointBesideFailedCommit(t *testing.T) {
+	o, key := stubborn(t, nil)
+	j, _ := openNew(t, o)
+	defer j.Close()
+	if err := journal.FailCommits(j); err != nil {
+		t.Fatal(err)
+	}
+	journaltest.Issue(t, j, issuerA, "\x01")
+	signs := make(chan struct{})
+	key.waits.Store(&signs)
+	results := make(chan error, 2)
+	for range 2 { // one signs, the other waits for it; neither has seen a failure
+		go func() {
+			_, err := j.Checkpoint()
+			results <- err
+		}()
+		time.Sleep(20 * time.Millisecond)
+	}
+	var failed error
+	for n := 0; failed == nil && n < 10_000; n++ { // until the file would have to grow
+		intended, _ := journaltest.Intent(issuerA, manySerial(uint64(n)))
+		_, failed = j.Append(background, intended)
+	}
+	if !errors.Is(failed, journal.ErrFailed) {
+		t.Fatalf("append: %v", failed)
+	}
+	close(signs)
+	first, second := <-results, <-results
+	if first != nil && second != nil || !errors.Is(errors.Join(first, second), journal.ErrFailed) {
+		t.Errorf("the checkpoint that was being signed, and the one after the failure: %v, %v", first, second)
+	}
+}
+
 func checkpointOf(t *testing.T, j *journal.Journal) journal.Tree {
 	t.Helper()
 	text, err := j.Checkpoint()
