@@ -38,7 +38,7 @@ var (
 	// ErrExists is wrapped by the generating calls when the name is taken.
 	ErrExists = errors.New("already exists")
 	// ErrMade is wrapped by the generating calls when the key is on the token, or in its file, all the same: it could not be
-	// opened, or not be destroyed again.
+	// opened, or not be destroyed again, or token or disk reported its making as failed.
 	ErrMade = errors.New("the key was made and still exists")
 	// ErrLost is wrapped by calls on keys when the token no longer knows the login or the key: it was restarted, or somebody
 	// logged out or destroyed the key. Every call fails from then on; the process has to be restarted.

@@ -95,7 +95,7 @@ func (t *tool) timestamp(ctx context.Context, files []string, hash string) error
 	return nil
 }
 
-// stampFile stamps one file and replaces FILE.tsr by the verified answer.
+// stampFile stamps one file and makes FILE.tsr of the verified answer; one that is there by then stays as it is.
 func (t *tool) stampFile(ctx context.Context, c *config, file, hash string) (*tsa.Timestamp, error) {
 	digest, err := digestOf(file, imprintHashes[hash])
 	if err != nil {
@@ -126,7 +126,7 @@ func (t *tool) stampFile(ctx context.Context, c *config, file, hash string) (*ts
 	if err != nil {
 		return nil, fmt.Errorf("timestamp %s: %w", file, err)
 	}
-	if err := failpoint.Do(failpoint.WriteTimestamp, func() error { return durable.WriteFile(file+".tsr", response, 0o644) }); err != nil {
+	if err := failpoint.Do(failpoint.WriteTimestamp, func() error { return durable.CreateFile(file+".tsr", response, 0o644) }); err != nil {
 		return nil, fmt.Errorf("timestamp %s: %w", file, err)
 	}
 	return ts, nil

@@ -14,7 +14,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,6 +119,32 @@ func TestTimestampOfWrongClock(t *testing.T) {
 				t.Errorf("status %d, %s; want 1 with %q and no file", status, stderr, want)
 			}
 		})
+	}
+}
+
+// TestTimestampOverwritesNothing: a FILE.tsr that somebody else makes while the TSA is asked stays as it is.
+func TestTimestampOverwritesNothing(t *testing.T) {
+	dir := serveTSA(t, 0)
+	file, config := filepath.Join(dir, "data"), filepath.Join(dir, "zegel.yaml")
+	authority, err := url.Parse(urlIn(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(authority)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := os.WriteFile(file+".tsr", []byte("another's"), 0o600); err != nil {
+			t.Error(err)
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	if err := os.WriteFile(config, fmt.Appendf(nil, "tsa: {url: %q, root: %s/root.pem}\n", server.URL, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, _, stderr := tried(t, "--config", config, "timestamp", file)
+	there, err := os.ReadFile(file + ".tsr")
+	if status != 1 || !strings.Contains(stderr, "exist") || err != nil || string(there) != "another's" {
+		t.Errorf("status %d, %s; the file has %d octets now, %v", status, stderr, len(there), err)
 	}
 }
 

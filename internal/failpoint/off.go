@@ -10,7 +10,7 @@ const Enabled = false
 // Do takes the step s, which is f.
 func Do(_ Step, f func() error) error { return f() }
 
-// Value is Do for a step that yields something. Where the step fails so does Value, with a zero T.
+// Value is Do for a step that yields something.
 func Value[T any](_ Step, f func() (T, error)) (T, error) { return f() }
 
 // All is Do for several steps that are taken together or not at all. It reads the list before f and after it.
