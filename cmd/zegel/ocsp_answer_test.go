@@ -42,7 +42,22 @@ func TestOCSPStatus(t *testing.T) {
 		}
 		return raw
 	}
+	past := func(template ocsp.Response, certificate *x509.Certificate) []byte {
+		template.Status, template.SerialNumber, template.Certificate, template.IssuerHash = ocsp.Good, big.NewInt(77), certificate, crypto.SHA256
+		raw, err := ocsp.CreateResponse(ca, certificate, template, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	hour := time.Hour
+	ended := certifyFor(t, &x509.Certificate{
+		SerialNumber: big.NewInt(5), Subject: pkix.Name{CommonName: "TEST OCSP"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
+		NotBefore: time.Now().Add(-2 * hour), NotAfter: time.Now().Add(-hour),
+	}, ca, key.Public(), caKey)
 	good := answer(ocsp.Good, 77, responder)
+	more := bytes.Clone(good[4:]) // OCSPResponse with a field that there is none
+	more = append(append([]byte{0x30, 0x82, byte((len(more) + 2) >> 8), byte(len(more) + 2)}, more...), 0x05, 0x00)
 	changed := bytes.Replace(good, []byte{0x02, 0x01, 77, 0x80, 0x00}, []byte{0x02, 0x01, 77, 0x82, 0x00}, 1) // good made unknown
 	if bytes.Equal(changed, good) {
 		t.Fatal("the answer has another form")
@@ -60,6 +75,10 @@ func TestOCSPStatus(t *testing.T) {
 		{"changed", changed, ca, "does not verify"},
 		{"no responder", answer(ocsp.Good, 77, plain), ca, "is no responder"},
 		{"a CA of the same name", good, other, "the responder's certificate"},
+		{"still good", past(ocsp.Response{ThisUpdate: time.Now().Add(-hour), NextUpdate: time.Now().Add(hour)}, responder), ca, "good"},
+		{"over", past(ocsp.Response{ThisUpdate: time.Now().Add(-2 * hour), NextUpdate: time.Now().Add(-hour)}, responder), ca, "held until"},
+		{"a responder that has ended", past(ocsp.Response{ThisUpdate: time.Now()}, ended), ca, "is valid from"},
+		{"another field", more, ca, "BasicOCSPResponse"},
 		{"no DER", append(bytes.Clone(good), 0), ca, "read OCSP response"},
 		{"cut off", good[:40], ca, "read OCSP response"},
 		{"another structure", []byte{0x30, 0x03, 0x0a, 0x01, 0x00}, ca, "BasicOCSPResponse"},
@@ -89,10 +108,15 @@ func newTestKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-// certify makes a certificate; without a parent it is self-signed.
+// certify makes a certificate that is valid now; without a parent it is self-signed.
 func certify(t *testing.T, template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) *x509.Certificate {
 	t.Helper()
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	return certifyFor(t, template, parent, public, key)
+}
+
+func certifyFor(t *testing.T, template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) *x509.Certificate {
+	t.Helper()
 	if parent == nil {
 		parent = template
 	}
