@@ -49,7 +49,11 @@ var signatureAlgorithms = [...]signatureAlgorithm{
 // what was made with less was never recommended).
 const minRSA = 2048
 
-// maxSalt is the longest salt of RSASSA-PSS, in octets, that is looked at: more than RSA of 16384 bits has room for (RFC 8017
+// maxRSA is the longest modulus, in bits, of a certificate in a token: more than anybody uses. Whoever made the token chose its
+// certificates, and none is verified yet when the first signature is: a megabit would take a minute.
+const maxRSA = 16384
+
+// maxSalt is the longest salt of RSASSA-PSS, in octets, that is looked at: more than RSA of maxRSA bits has room for (RFC 8017
 // §9.1.1). The bound is ours to keep: crypto/rsa adds to the length before it compares, and panics where that overflows.
 const maxSalt = 2048
 

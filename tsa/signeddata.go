@@ -3,6 +3,7 @@ package tsa
 import (
 	"bytes"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -127,6 +128,9 @@ func (d *signedData) readCertificates(s *cryptobyte.String) error {
 		c, err := x509.ParseCertificate(element)
 		if err != nil {
 			return fmt.Errorf("read a certificate of the token: %w", err)
+		}
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSA {
+			return fmt.Errorf("a certificate of the token has an RSA key of %d bits, %d are the most", key.N.BitLen(), maxRSA)
 		}
 		d.certificates = append(d.certificates, c)
 	}

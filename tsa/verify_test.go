@@ -466,6 +466,37 @@ func TestVerifyPSS(t *testing.T) {
 	}
 }
 
+// publicOnly has the public half that is in a certificate, and signs nothing.
+type publicOnly struct {
+	crypto.Signer
+	public crypto.PublicKey
+}
+
+func (p publicOnly) Public() crypto.PublicKey { return p.public }
+
+// TestVerifyRSALength: a key that is too short proves nothing, and one that is too long would take minutes: whoever made the token
+// chose it, since its certificate comes with it.
+func TestVerifyRSALength(t *testing.T) {
+	for bits, want := range map[uint]string{1024: "2048 are the least", 2047: "2048 are the least", 2048: "does not verify", 16384: "does not verify", 16385: "16384 are the most", 1 << 20: "16384 are the most"} {
+		n := new(big.Int).Lsh(big.NewInt(1), bits)
+		n.Sub(n, big.NewInt(1)) // odd, and of that many bits
+		f := newForgery(t)
+		f.unit = f.ca.unit(t, publicOnly{public: &rsa.PublicKey{N: n, E: 65537}}, tsuTemplate())
+		f.certificates = certificateSet(f.unit)
+		f.certify(f.unit.Certificate)
+		f.algorithm = unhex(t, "300d06092a864886f70d01010b0500")
+		f.signature = func([]byte) []byte { return bytes.Repeat([]byte{1}, int(bits+7)/8) }
+		began := time.Now()
+		_, err := Verify(f.token(), f.options)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d bits: %v, want %q", bits, err, want)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("%d bits: %v", bits, took)
+		}
+	}
+}
+
 func signPSS(t testing.TB, key *rsa.PrivateKey, hash crypto.Hash, salt int, message []byte) []byte {
 	t.Helper()
 	h := hash.New()
