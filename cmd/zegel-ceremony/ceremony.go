@@ -26,6 +26,7 @@ import (
 type ceremony struct {
 	*plan
 	progress io.Writer // what happens, for those who watch
+	others   bool      // stage is another ceremony's, which began a moment before
 
 	tokens    *hsm.Tokens
 	keys      serviceKeys
@@ -106,6 +107,10 @@ func (c *ceremony) stopped(step string, cause error) error {
 	cause = errors.Join(cause, c.closeJournals())
 	var left strings.Builder
 	fmt.Fprintf(&left, "ceremony stopped at: %s: %v\n", step, cause)
+	if c.others {
+		fmt.Fprintf(&left, "another ceremony for the same output is at work in %s: nothing was done, and that folder was not touched", c.stage)
+		return &stopError{left.String(), cause}
+	}
 	if c.inPlace() {
 		fmt.Fprintf(&left, "nothing is missing: %s is whole and in place, but the disk reported an error when its name was written\n"+
 			"look after the disk, and whether the folder keeps its name when the machine has been restarted: if it is called %s again, rename it", c.Output, c.stage)
@@ -152,6 +157,7 @@ func (c *ceremony) makeStage(context.Context) error {
 	}
 	// Mkdir, not MkdirAll: of two ceremonies for one output one must lose here.
 	if err := failpoint.Do(failpoint.MakeCeremonyFolder, func() error { return os.Mkdir(c.stage, 0o755) }); err != nil {
+		c.others = errors.Is(err, fs.ErrExist)
 		return err
 	}
 	for _, sub := range []string{"publish"} {

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -655,6 +656,25 @@ func TestTokenWithoutPSS(t *testing.T) {
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s without PSS: %v", test.without, err)
 		}
+	}
+}
+
+// Of two ceremonies for one output the one that comes later leaves the folder of the other alone.
+func TestSecondCeremonyTouchesNothing(t *testing.T) {
+	r := newRoom(t)
+	p, err := makePlan(r.script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(p.stage, 0o755); err != nil { // the other has begun since
+		t.Fatal(err)
+	}
+	err = p.run(t.Context(), io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "another ceremony") || strings.Contains(err.Error(), "move") || strings.Contains(err.Error(), "what was made so far") {
+		t.Errorf("%v", err)
+	}
+	if names, err := os.ReadDir(p.stage); err != nil || len(names) > 0 {
+		t.Errorf("in the other's folder: %v, %v", names, err)
 	}
 }
 
