@@ -28,7 +28,7 @@ func (i *Issuer) cut(p *policy.Profile, notBefore, notAfter time.Time) (time.Tim
 	end := i.config.Certificate.NotAfter
 	if least := p.Validity() / leastShare; p.TakesSubject() && end.Sub(notBefore) < least {
 		return end, policy.Violations{{Clause: clauseEnd, Detail: fmt.Sprintf(
-			"the CA certificate ends at %s, which leaves the certificate %s of the %s of profile %s, less than a tenth: issue from a new CA (docs/ca.md, The end of a CA)",
+			"the CA certificate ends at %s, which leaves the certificate %s of the %s of profile %s, less than a tenth, the least that this CA gives: issue from a new one (docs/ca.md, The end of a CA)",
 			end.UTC().Format(time.RFC3339), days(end.Sub(notBefore)), days(p.Validity()), p.Name())}}
 	}
 	return end, nil

@@ -129,14 +129,14 @@ func create(dir string, meta map[string][]byte) error {
 	if err := failpoint.Do(failpoint.FillJournal, func() error { return fill(temporary, meta) }); err != nil {
 		return fmt.Errorf("create journal %s: %w", dir, err)
 	}
-	if err := failpoint.Do(failpoint.NameJournal, func() error { return name(dir) }); err != nil {
+	if err := failpoint.Do(failpoint.NameJournal, func() error { return publish(dir) }); err != nil {
 		return fmt.Errorf("create journal: %w", err)
 	}
 	return nil
 }
 
-// name gives the file its name for good and takes the temporary one away.
-func name(dir string) error {
+// publish gives the file its name for good and takes the temporary one away.
+func publish(dir string) error {
 	temporary := filepath.Join(dir, creatingName)
 	if err := os.Link(temporary, filepath.Join(dir, fileName)); err != nil {
 		return err
