@@ -76,7 +76,7 @@ func check(c *config) error {
 		return err
 	}
 	if c.Accuracy <= 0 || c.Accuracy > time.Second || c.Accuracy%time.Microsecond != 0 || tsa.ClockLimit(c.Accuracy) <= 0 {
-		return daemon.Keyf("accuracy", "%v: give more than 1µs, at most 1s (EN 319 421 TIS-7.7.2-03)", c.Accuracy)
+		return daemon.Keyf("accuracy", "%v: give whole microseconds, more than 1µs, at most 1s (EN 319 421 TIS-7.7.2-03)", c.Accuracy)
 	}
 	return c.checkListeners()
 }

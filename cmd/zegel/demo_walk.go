@@ -143,7 +143,7 @@ func (d *demo) issueOne(ctx context.Context, profile, file string) error {
 		return err
 	}
 	f := issueFlags{profile: profile, csr: base + ".csr", subject: base + ".yaml", out: base + ".pem"}
-	r, err := f.request()
+	r, err := f.request(ctx)
 	if err != nil {
 		return err
 	}

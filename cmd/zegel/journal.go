@@ -1,9 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -61,7 +61,7 @@ Exit status 1 when there is a fault.`,
 type verifyWhat struct{ dir, journalKey, checkpoint string }
 
 // kept reads what the journal is to be held against.
-func (w verifyWhat) kept() (kept journal.Kept, err error) {
+func (w verifyWhat) kept(ctx context.Context) (kept journal.Kept, err error) {
 	if w.journalKey != "" {
 		if err := journal.CheckVerifierKey(w.journalKey); err != nil {
 			return kept, badInput("--journal-key: %w", err)
@@ -74,15 +74,18 @@ func (w verifyWhat) kept() (kept journal.Kept, err error) {
 	if w.dir == "" {
 		return kept, badInput("--checkpoint wants --dir: hold a checkpoint against a copy of the journal, or against the journal of a stopped daemon")
 	}
-	if kept.Checkpoint, err = os.ReadFile(w.checkpoint); err != nil {
+	if kept.Checkpoint, err = readInput(ctx, w.checkpoint, desk.MaxBody); err != nil {
 		return kept, badInput("read checkpoint: %w", err)
+	}
+	if !bytes.Contains(kept.Checkpoint, []byte("\n\n\u2014 ")) {
+		return kept, badInput("read checkpoint: %s holds no signed note: it has to be what `zegel journal checkpoint` printed", w.checkpoint)
 	}
 	return kept, nil
 }
 
 // journalReport verifies the journal in a folder, or has the CA verify its own.
 func (t *tool) journalReport(ctx context.Context, w verifyWhat) (report desk.Report, err error) {
-	kept, err := w.kept()
+	kept, err := w.kept(ctx)
 	if err != nil {
 		return report, err
 	}

@@ -66,7 +66,7 @@ func TestJournalVerify(t *testing.T) {
 		{1, []string{"--dir", dir, "--journal-key", otherKey}},
 		{1, []string{"--dir", otherDir, "--journal-key", vkey, "--checkpoint", checkpoint}},
 		{1, []string{"--dir", dir, "--checkpoint", otherCheckpoint}},
-		{1, []string{"--dir", dir, "--checkpoint", garbage}},
+		{2, []string{"--dir", dir, "--checkpoint", garbage}},
 		{1, []string{"--dir", filepath.Join(dir, "nowhere")}},
 		{2, []string{"--dir", dir, "--journal-key", vkey[1:]}},
 		{2, []string{"--dir", dir, "--checkpoint", "nowhere"}},

@@ -46,11 +46,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
-	t.report(err)
+	t.report(command.CommandPath(), err)
 	return t.exitStatus(err)
 }
 
@@ -141,8 +141,8 @@ type failure struct {
 	Violations []desk.Violation `json:"violations,omitempty"`
 }
 
-// report tells why the command failed: violations one a line, on standard error, or as JSON on standard output.
-func (t *tool) report(err error) {
+// report tells why a command failed: violations one a line, on standard error, or as JSON on standard output.
+func (t *tool) report(command string, err error) {
 	if errors.Is(err, errVerdict) {
 		return
 	}
@@ -154,7 +154,7 @@ func (t *tool) report(err error) {
 	if len(f.Violations) == 0 {
 		fmt.Fprintf(t.err, "zegel: %v\n", err)
 		if !t.running {
-			fmt.Fprintln(t.err, "zegel: see zegel --help")
+			fmt.Fprintf(t.err, "zegel: see %s --help\n", command)
 		}
 		return
 	}

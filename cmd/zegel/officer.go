@@ -90,7 +90,7 @@ that the request breaks.`,
 }
 
 func (t *tool) issue(ctx context.Context, f issueFlags) error {
-	request, err := f.request()
+	request, err := f.request(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (t *tool) issue(ctx context.Context, f issueFlags) error {
 }
 
 // request reads the files. What can be seen to be wrong here is refused before anybody is asked.
-func (f issueFlags) request() (desk.IssueRequest, error) {
+func (f issueFlags) request(ctx context.Context) (desk.IssueRequest, error) {
 	var none desk.IssueRequest
 	profile, err := policy.Builtin(f.profile)
 	if err != nil {
@@ -118,20 +118,23 @@ func (f issueFlags) request() (desk.IssueRequest, error) {
 	if !profile.TakesSubject() {
 		return none, badInput("issue %s: this profile is issued by zegel-ceremony only", f.profile)
 	}
-	csr, err := os.ReadFile(f.csr)
+	csr, err := readInput(ctx, f.csr, desk.MaxBody)
 	if err != nil {
 		return none, badInput("read CSR: %w", err)
 	}
 	if bytes.HasPrefix(csr, []byte{0x30}) { // a SEQUENCE in DER: what goes to the CA is text
 		csr = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})
 	}
-	subject, err := os.ReadFile(f.subject)
+	subject, err := readInput(ctx, f.subject, desk.MaxBody)
 	if err != nil {
 		return none, badInput("read subject file: %w", err)
 	}
 	if f.out != "" {
 		if _, err := os.Lstat(f.out); err == nil {
 			return none, badInput("write certificate: %s exists: name another file with --out", f.out)
+		}
+		if err := writableFolder(f.out); err != nil {
+			return none, badInput("write certificate: %w: name another file with --out", err)
 		}
 	}
 	return desk.IssueRequest{Profile: f.profile, CSR: string(csr), Subject: string(subject), SubjectName: f.subject, Plan: f.plan}, nil
@@ -193,6 +196,9 @@ on the published CRL; OCSP follows within seconds. It cannot be undone
 }
 
 func (t *tool) revoke(ctx context.Context, serial string, r desk.RevokeRequest) error {
+	if err := checkSerial(serial); err != nil {
+		return err
+	}
 	return t.withCA(func(ca *desk.Client) error {
 		cert, err := ca.Revoke(ctx, serial, r)
 		if err != nil {
@@ -209,6 +215,9 @@ func (t *tool) showCommand() *cobra.Command {
 		Example: "  zegel show 0123ab\n  zegel show 0123ab --cert > anna.pem",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkSerial(args[0]); err != nil {
+				return err
+			}
 			return t.withCA(func(ca *desk.Client) error {
 				cert, err := ca.Certificate(c.Context(), args[0])
 				if err != nil {

@@ -80,6 +80,9 @@ func (t *tool) timestamp(ctx context.Context, files []string, hash string) error
 		if _, err := os.Lstat(file + ".tsr"); err == nil {
 			return badInput("timestamp %s: %s.tsr exists: move it away first", file, file)
 		}
+		if err := writableFolder(file); err != nil {
+			return badInput("timestamp %s: %w: the answer is written beside the file", file, err)
+		}
 		ts, err := t.stampFile(ctx, c, file, hash)
 		if err != nil {
 			return err
@@ -206,8 +209,8 @@ nothing: whether the TSU's certificate was revoked is not checked.
 Roots come from --root, else from the configuration. Exit status 1 when it does not verify.`,
 		Example: "  zegel verify contract.pdf.tsr --data contract.pdf\n  zegel verify contract.pdf.tsr --root root.pem --json",
 		Args:    cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return t.verify(args[0], data, root, chain)
+		RunE: func(c *cobra.Command, args []string) error {
+			return t.verify(c.Context(), args[0], data, root, chain)
 		},
 	}
 	c.Flags().StringVar(&data, "data", "", "`FILE` that was stamped")
@@ -216,8 +219,8 @@ Roots come from --root, else from the configuration. Exit status 1 when it does 
 	return c
 }
 
-func (t *tool) verify(path, data, root string, chain []string) error {
-	token, err := os.ReadFile(path)
+func (t *tool) verify(ctx context.Context, path, data, root string, chain []string) error {
+	token, err := readInput(ctx, path, tsa.MaxResponse)
 	if err != nil {
 		return badInput("read timestamp: %w", err)
 	}
@@ -232,11 +235,18 @@ func (t *tool) verify(path, data, root string, chain []string) error {
 			return badInput("read the stamped file: %w", err)
 		}
 		defer f.Close()
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return badInput("read the stamped file: %s is a directory", data)
+		}
 		o.Data = f
 	}
 	ts, err := tsa.Verify(token, o)
 	if errors.Is(err, der.ErrNotDER) {
 		return badInput("read timestamp %s: %w", path, err)
+	}
+	var stranger x509.UnknownAuthorityError
+	if errors.As(err, &stranger) {
+		return fmt.Errorf("%w: name the root that you trust with --root, the CAs between with --chain", err)
 	}
 	if err != nil {
 		return err

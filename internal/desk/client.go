@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -160,6 +161,9 @@ func (c *Client) call(ctx context.Context, method, path string, body, out any) e
 		request.Header.Set("Content-Type", "application/json")
 	}
 	response, err := c.http.Do(request)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("reach %s: %w: start the daemon, or correct the URL in the configuration", c.base, unwrapURL(err))
+	}
 	if err != nil {
 		return fmt.Errorf("reach %s: %w", c.base, unwrapURL(err))
 	}
