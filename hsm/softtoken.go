@@ -176,6 +176,15 @@ func (t *Tokens) softKey(u URI) (*Key, error) {
 	if f.Algorithm == softAES256 {
 		return nil, fmt.Errorf("key file %s holds a wrapping key, a key pair is wanted: %w", u.softPath(), ErrNotFound)
 	}
+	signer, err := f.signer(u)
+	if err != nil {
+		return nil, err
+	}
+	return &Key{name: u.Name(), public: signer.Public(), private: softKey{signer}, gate: &t.gate}, nil
+}
+
+// signer reads the private key of u's file, which is of the algorithm that the file says.
+func (f softFile) signer(u URI) (crypto.Signer, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(f.Key)
 	if err != nil {
 		return nil, fmt.Errorf("read key file %s: %w", u.softPath(), err)
@@ -184,7 +193,7 @@ func (t *Tokens) softKey(u URI) (*Key, error) {
 	if name, _ := algorithmOf(publicOf(signer, ok)); name != f.Algorithm {
 		return nil, fmt.Errorf("read key file %s: it says %q and holds a %T", u.softPath(), f.Algorithm, parsed)
 	}
-	return &Key{name: u.Name(), public: signer.Public(), private: softKey{signer}, gate: &t.gate}, nil
+	return signer, nil
 }
 
 func publicOf(signer crypto.Signer, ok bool) crypto.PublicKey {

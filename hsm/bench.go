@@ -1,0 +1,348 @@
+package hsm
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// BenchConfig says which key Bench measures, and for how long.
+type BenchConfig struct {
+	// URI of the key, which signs random digests; of a token, by a URI without object and id, for a throw-away key of Algorithm on it;
+	// empty for a throw-away key of Algorithm in this process.
+	URI       string
+	Algorithm KeyAlgorithm // of the throw-away key
+	// Duration is how long signatures are made, half of it each way; 0: 6 s. Warming up and opening come on top.
+	Duration time.Duration
+	// Check may refuse a key before it signs anything. Optional; a throw-away key is not shown to it.
+	Check func(crypto.PublicKey) error
+}
+
+// BenchResult is what one key reached with all sessions of its token at work.
+type BenchResult struct {
+	Key             string  `json:"key"`       // its algorithm, as KeyAlgorithm names it
+	URI             string  `json:"uri"`       // as Key's name; of a throw-away key, of its token
+	Isolation       string  `json:"isolation"` // none: the module runs in this process
+	Sessions        int     `json:"sessions"`  // how many signed at once
+	RawPerSecond    float64 `json:"raw_per_second"`
+	SignerPerSecond float64 `json:"signer_per_second"`
+	Ratio           float64 `json:"ratio"`     // signer by raw
+	VerifyUS        float64 `json:"verify_us"` // one verification by Go, on one core, in microseconds
+}
+
+const (
+	// benchDuration is how long signatures are made where nothing is said.
+	benchDuration = 6 * time.Second
+	// benchRounds is how often raw and signer take turns, so that what changes meanwhile (another load, the clock rate) meets both.
+	benchRounds = 12
+	// benchVerify is how long verifications are measured.
+	benchVerify = 100 * time.Millisecond
+)
+
+// rival is one of the two ways to sign that are compared. work calls turn until it says that the time is over.
+type rival struct {
+	work       func(more func() bool) error
+	signatures atomic.Int64
+	took       time.Duration
+}
+
+// bench is a measurement on its way.
+type bench struct {
+	key         *Key
+	sessions    int
+	options     crypto.SignerOpts
+	raw, signer rival
+}
+
+// Bench measures how many signatures a second a key makes, by two ways that take turns: raw is C_SignInit and C_Sign in a bare
+// loop, one goroutine to a session of the token's pool (of a software key, Go's own signature), signer is Key.Sign from as many
+// goroutines. The first signature is verified; the verification of the others is no part of either figure. The pool is the
+// token's: what else the process signs meanwhile falsifies the figures. A context that ends stops it within one signature a session.
+func (t *Tokens) Bench(ctx context.Context, c BenchConfig) (BenchResult, error) {
+	result, err := t.bench(ctx, c)
+	if err != nil {
+		what := c.URI
+		if u, parse := ParseURI(c.URI); parse == nil {
+			what = u.Name()
+		}
+		if what == "" {
+			what = string(c.Algorithm)
+		}
+		return BenchResult{}, fmt.Errorf("measure %s: %w", presentable(what), err)
+	}
+	return result, nil
+}
+
+func (t *Tokens) bench(ctx context.Context, c BenchConfig) (BenchResult, error) {
+	key, drop, err := t.benchKey(c)
+	if err != nil {
+		return BenchResult{}, err
+	}
+	b := &bench{key: key, sessions: t.config.Sessions, options: benchHash(key.public)}
+	if k, ok := key.private.(*tokenKey); ok {
+		b.sessions = k.token.facts().Sessions
+	}
+	result, err := b.run(ctx, c.Duration)
+	return result, errors.Join(err, drop())
+}
+
+// benchKey opens or makes the key. drop destroys it where it was made here.
+func (t *Tokens) benchKey(c BenchConfig) (key *Key, drop func() error, err error) {
+	keep := func() error { return nil }
+	if c.URI == "" {
+		signer, err := newSoftSigner(c.Algorithm)
+		if err != nil {
+			return nil, nil, fmt.Errorf("make %s key: %w", c.Algorithm, err)
+		}
+		return &Key{name: "softtoken:", public: signer.Public(), private: softKey{signer}, gate: &t.gate}, keep, nil
+	}
+	u, err := ParseURI(c.URI)
+	if err != nil {
+		return nil, nil, err
+	}
+	if u.Software || u.Object != "" || len(u.ID) > 0 {
+		key, err := t.Key(c.URI)
+		if err == nil && c.Check != nil {
+			err = c.Check(key.public)
+		}
+		return key, keep, err
+	}
+	if err := t.gate.enter(); err != nil {
+		return nil, nil, err
+	}
+	defer t.gate.leave()
+	k, err := t.token(u)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, made, err := k.throwAway(t, u, c.Algorithm)
+	if err != nil {
+		return nil, nil, err
+	}
+	return key, func() error {
+		if err := t.gate.enter(); err != nil {
+			return err
+		}
+		defer t.gate.leave()
+		return k.administer(u, func(session pkcs11.SessionHandle) error { return k.destroyObjects(session, made.private, made.public) })
+	}, nil
+}
+
+// throwAway makes a pair of session objects: they are in no storage and gone with the session, or with the process, that made them.
+func (t *token) throwAway(owner *Tokens, u URI, algorithm KeyAlgorithm) (key *Key, made pair, err error) {
+	mechanism, specific, err := t.keyPairMechanism(algorithm)
+	if err != nil {
+		return nil, pair{}, err
+	}
+	id := make([]byte, 16)
+	rand.Read(id) // never fails: it ends the process instead
+	public, private := pairTemplates("zegel token bench", id)
+	for _, template := range [][]*pkcs11.Attribute{public, private} {
+		for i, a := range template {
+			if a.Type == pkcs11.CKA_TOKEN {
+				template[i] = pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)
+			}
+		}
+	}
+	err = t.administer(u, func(session pkcs11.SessionHandle) (err error) {
+		made.public, made.private, err = t.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{mechanism}, append(public, specific...), private)
+		if err != nil {
+			return fmt.Errorf("make throw-away %s key on token %q: C_GenerateKeyPair: %w", algorithm, t.label, err)
+		}
+		half, err := t.publicKey(session, made.public)
+		if err != nil {
+			return t.discard(session, err, made.private, made.public)
+		}
+		key = &Key{name: u.Name(), public: half, private: &tokenKey{t, u, made.private, half}, gate: &owner.gate}
+		return nil
+	})
+	return key, made, err
+}
+
+// benchHash is the hash that the daemons use with the key; an Ed25519 key signs the message.
+func benchHash(public crypto.PublicKey) crypto.Hash {
+	switch k := public.(type) {
+	case ed25519.PublicKey:
+		return 0
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P384():
+			return crypto.SHA384
+		case elliptic.P521():
+			return crypto.SHA512
+		}
+	}
+	return crypto.SHA256
+}
+
+// digest is a random one: nobody has a message for it. An Ed25519 key signs it as the message.
+func (b *bench) digest() []byte {
+	size := 32
+	if hash := b.options.HashFunc(); hash != 0 {
+		size = hash.Size()
+	}
+	d := make([]byte, size)
+	rand.Read(d) // never fails: it ends the process instead
+	return d
+}
+
+func (b *bench) run(ctx context.Context, duration time.Duration) (BenchResult, error) {
+	digest := b.digest()
+	signature, err := b.key.Sign(nil, digest, b.options)
+	if err != nil {
+		return BenchResult{}, err
+	}
+	if !verifies(b.key.public, digest, signature, b.options) {
+		return BenchResult{}, errors.New("the first signature does not verify with the public key: take the token out of service")
+	}
+	b.raw.work, b.signer.work = b.rawWork, b.signerWork
+	if duration <= 0 {
+		duration = benchDuration
+	}
+	if err := b.turns(ctx, duration); err != nil {
+		return BenchResult{}, err
+	}
+	name, _ := algorithmOf(b.key.public)
+	r := BenchResult{Key: name, URI: b.key.name, Isolation: "none", Sessions: b.sessions,
+		RawPerSecond: b.raw.rate(), SignerPerSecond: b.signer.rate()}
+	if r.RawPerSecond > 0 {
+		r.Ratio = r.SignerPerSecond / r.RawPerSecond
+	}
+	r.VerifyUS = microsecondsEach(benchVerify, func() { verifies(b.key.public, digest, signature, b.options) })
+	return r, nil
+}
+
+// turns lets both rivals work in turns, and each begin as often as the other. The first turn of each opens sessions and counts for nothing.
+func (b *bench) turns(ctx context.Context, duration time.Duration) error {
+	for _, r := range []*rival{&b.raw, &b.signer} {
+		if err := r.turn(ctx, b.sessions, duration/(4*benchRounds)); err != nil {
+			return err
+		}
+		r.signatures.Store(0)
+		r.took = 0
+	}
+	for round := range benchRounds {
+		order := []*rival{&b.raw, &b.signer}
+		if round%2 == 1 {
+			order = []*rival{&b.signer, &b.raw}
+		}
+		for _, r := range order {
+			if err := r.turn(ctx, b.sessions, duration/(2*benchRounds)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// turn runs as many workers as there are sessions for a while. What counts is the time until the last is done.
+func (r *rival) turn(ctx context.Context, workers int, length time.Duration) error {
+	begin := time.Now()
+	errs := make(chan error, workers)
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			done := int64(-1) // more is asked once before the first
+			err := r.work(func() bool {
+				done++
+				return ctx.Err() == nil && (done == 0 || time.Since(begin) < length)
+			})
+			r.signatures.Add(max(done, 0))
+			errs <- err
+		})
+	}
+	all.Wait()
+	r.took += time.Since(begin)
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (r *rival) rate() float64 { return float64(r.signatures.Load()) / r.took.Seconds() }
+
+// signerWork signs as the daemons do.
+func (b *bench) signerWork(more func() bool) error {
+	digest := b.digest()
+	for more() {
+		if _, err := b.key.Sign(nil, digest, b.options); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rawWork signs with nothing between the loop and the token, or Go's own signature.
+func (b *bench) rawWork(more func() bool) error {
+	checked, err := checkSigning(b.key.public, b.digest(), b.options)
+	if err != nil {
+		return err
+	}
+	k, onToken := b.key.private.(*tokenKey)
+	if !onToken {
+		soft := b.key.private.(softKey)
+		for more() {
+			if _, err := soft.signer.Sign(rand.Reader, checked.input, b.options); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	mechanism, message, err := k.prepare(checked)
+	if err != nil {
+		return err
+	}
+	mechanisms := []*pkcs11.Mechanism{mechanism}
+	if err := b.key.gate.enter(); err != nil {
+		return err
+	}
+	defer b.key.gate.leave()
+	return k.token.pool.run(func(session pkcs11.SessionHandle) error {
+		for more() {
+			if err := k.token.ctx.SignInit(session, mechanisms, k.private); err != nil {
+				return fmt.Errorf("C_SignInit: %w", err)
+			}
+			if _, err := k.token.ctx.Sign(session, message); err != nil {
+				return fmt.Errorf("C_Sign: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// verifies judges a signature by Go, not by the token that made it.
+func verifies(public crypto.PublicKey, digest, signature []byte, options crypto.SignerOpts) bool {
+	switch k := public.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(k, digest, signature)
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(k, options.HashFunc(), digest, signature) == nil
+	case ed25519.PublicKey:
+		return ed25519.Verify(k, digest, signature)
+	}
+	return false
+}
+
+// microsecondsEach calls do again and again for a while, and at least once.
+func microsecondsEach(while time.Duration, do func()) float64 {
+	begin, n := time.Now(), 0
+	for n == 0 || time.Since(begin) < while {
+		do()
+		n++
+	}
+	return float64(time.Since(begin).Microseconds()) / float64(n)
+}
