@@ -99,7 +99,7 @@ Exit status: 0 done; 1 failed; 2 wrong usage, configuration or unreadable input;
 	root.PersistentFlags().Lookup("json").DefValue = "false"
 	root.AddCommand(
 		t.issueCommand(), t.revokeCommand(), t.showCommand(), t.listCommand(), t.crlCommand(),
-		t.journalCommand(), t.profileCommand(), t.checkCommand(),
+		t.journalCommand(), t.profileCommand(), t.tokenCommand(), t.checkCommand(),
 		t.timestampCommand(), t.verifyCommand(), t.statusCommand(), t.demoCommand(),
 	)
 	t.noteRunning(root)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/internal/desk"
 )
 
@@ -200,6 +201,7 @@ func TestJSONPage(t *testing.T) {
 		"zegel issue": desk.IssueReply{}, "zegel revoke": desk.Certificate{}, "zegel show": desk.Certificate{}, "zegel list": desk.Certificate{},
 		"zegel crl": desk.CRLReply{}, "zegel journal verify": desk.Report{}, "zegel timestamp": stamped{}, "zegel verify": verified{},
 		"zegel profile list": profileFacts{}, "zegel profile show": profileFacts{}, "zegel demo": demoFacts{}, "zegel check": checked{},
+		"zegel token list": hsm.TokenState{}, "zegel token keys": hsm.KeyRecord{}, "zegel token bench": hsm.BenchResult{},
 	}
 	documented := make(map[string][]string)
 	for path, body := range sections(t) {
@@ -237,7 +239,8 @@ func printed(t *testing.T, documented map[string][]string) {
 	for path, args := range map[string][]string{
 		"zegel issue": request("--plan"), "zegel show": {serial}, "zegel list": nil, "zegel crl": nil, "zegel journal verify": nil,
 		"zegel journal checkpoint": nil, "zegel profile list": nil, "zegel profile show": {"tsu"}, "zegel check": {cert}, "zegel timestamp": {data},
-		"zegel status": nil,
+		"zegel status": nil, "zegel token list": {"softtoken:"}, "zegel token bench": {"--keys", "p256", "--duration", "50ms"},
+		"zegel token keys": {hsm.URI{Software: true, Dir: filepath.Join(r.dir, "tokens", "ca"), PINSource: filepath.Join(r.dir, "tokens", "ca.pin")}.String()},
 	} {
 		out := zegel(t, 0, append(append(strings.Fields(path)[1:], args...), "--json", "--config", r.ZegelConfig)...)
 		compareKeys(t, path, out, documented[path])

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/policy"
+)
+
+func (t *tool) tokenCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "token", Short: "What a token is, which keys it holds, and how fast they sign", Args: cobra.NoArgs,
+		Example: "  zegel token list --module /usr/lib/softhsm/libsofthsm2.so\n  zegel token bench",
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(t.tokenListCommand(), t.tokenKeysCommand(), t.tokenBenchCommand())
+	return c
+}
+
+func (t *tool) tokenListCommand() *cobra.Command {
+	var module string
+	c := &cobra.Command{
+		Use: "list {--module PATH | URI...}", Short: "List tokens: what they are, the state of the PIN, the mechanisms",
+		Long: `list asks a PKCS#11 module for its tokens, all or those that a key URI matches. It logs in to none.
+
+The module reads its own variables from the environment (SOFTHSM2_CONF): export what module_env of
+a daemon's configuration has.`,
+		Example: `  zegel token list --module /usr/lib/softhsm/libsofthsm2.so
+  zegel token list 'pkcs11:token=issuing?module-path=/usr/lib/softhsm/libsofthsm2.so' --json`,
+		RunE: func(_ *cobra.Command, uris []string) error {
+			if module != "" {
+				uris = append([]string{hsm.URI{ModulePath: module}.String()}, uris...)
+			}
+			if len(uris) == 0 {
+				return badInput("list tokens: name a module with --module PATH, or tokens by their URIs")
+			}
+			return t.tokenList(uris)
+		},
+	}
+	c.Flags().StringVar(&module, "module", "", "`PATH` of a PKCS#11 module whose tokens are listed, absolute")
+	return c
+}
+
+func (t *tool) tokenKeysCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "keys URI...", Short: "List the keys of tokens, with what proves that they cannot leave",
+		Long: `keys logs in to the token that each URI names and lists its private and secret keys, those of the
+URI's object and id where it has them: attributes, algorithm, SHA-256 of the public key, and the
+token that holds them (EN 319 411-1 GEN-6.5.1-13A).
+
+The PIN comes from the URI's pin-source. One that the token refuses is not tried again.`,
+		Example: `  zegel token keys 'pkcs11:token=issuing?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/zegel/pin'
+  zegel token keys 'softtoken:?dir=/var/lib/zegel/keys&pin-source=file:/etc/zegel/pin' --json`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, uris []string) error { return t.tokenKeys(uris) },
+	}
+}
+
+func (t *tool) tokenBenchCommand() *cobra.Command {
+	b := tokenBench{keys: []string{"p256", "p384", "p521", "rsa3072", "rsa4096"}}
+	c := &cobra.Command{
+		Use: "bench [URI...]", Short: "Measure how many signatures a second a token makes, with and without this program",
+		Long: `bench compares two ways to sign that take turns on the same sessions: raw is C_SignInit and C_Sign in
+a bare loop, one goroutine a session; signer is what the daemons call, without the verification of
+the result, whose cost stands beside it.
+
+Without a URI it measures throw-away software keys of this process. A URI that names a token, and no
+object, measures throw-away keys on that token (session objects: nothing is stored). A URI that
+names a key has that key sign random digests, and is refused for a CA's key, which signs
+certificates and revocation status only (EN 319 411-1 GEN-6.5.3-03).`,
+		Example: `  zegel token bench
+  zegel token bench 'pkcs11:token=spare?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/zegel/pin' --json`,
+		RunE: func(c *cobra.Command, uris []string) error { return t.tokenBench(c.Context(), uris, b) },
+	}
+	c.Flags().StringSliceVar(&b.keys, "keys", b.keys, "`LIST` of the algorithms of throw-away keys")
+	c.Flags().DurationVar(&b.duration, "duration", 6*time.Second, "`TIME` that each key is measured, half of it each way")
+	c.Flags().IntVar(&b.sessions, "sessions", 32, "`NUMBER` of sessions that sign at once, where the token has them")
+	return c
+}
+
+// checkTokenURIs judges the URIs of a command line. A pin-value there would lie in the process list and in the shell's history.
+func checkTokenURIs(uris []string) ([]hsm.URI, error) {
+	var list []hsm.URI
+	for _, uri := range uris {
+		u, err := hsm.ParseURI(uri)
+		if err != nil {
+			return nil, &inputError{err}
+		}
+		if u.HasPINValue() {
+			return nil, badInput("%s: a pin-value on the command line is for everyone to read: give pin-source=file:/absolute/path, and change that PIN", u.Name())
+		}
+		list = append(list, u)
+	}
+	return list, nil
+}
+
+// withTokens hands what reaches tokens to do, and closes it.
+func withTokens(c hsm.Config, do func(*hsm.Tokens) error) error {
+	tokens := hsm.New(c)
+	err := do(tokens)
+	return errors.Join(err, tokens.Close())
+}
+
+func (t *tool) tokenList(uris []string) error {
+	if _, err := checkTokenURIs(uris); err != nil {
+		return err
+	}
+	list := []hsm.TokenState{}
+	err := withTokens(hsm.Config{}, func(tokens *hsm.Tokens) error {
+		for _, uri := range uris {
+			states, err := tokens.List(uri)
+			if err != nil {
+				return err
+			}
+			list = append(list, states...)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if t.json {
+		return t.printJSON(list)
+	}
+	rows := [][]string{{"SLOT", "TOKEN", "MANUFACTURER", "MODEL", "SERIAL", "FIRMWARE", "PIN", "SESSIONS", "MECHANISMS"}}
+	for _, s := range list {
+		label := s.Label
+		if !s.Initialised {
+			label = "(not initialised)"
+		}
+		rows = append(rows, []string{fmt.Sprint(s.Slot), label, s.Manufacturer, s.Model, s.SerialNumber, s.Firmware, string(s.PIN),
+			fmt.Sprint(s.Sessions), mechanismWords(s)})
+	}
+	return t.table(rows)
+}
+
+// mechanismWords says which of the mechanisms are missing.
+func mechanismWords(s hsm.TokenState) string {
+	var missing []string
+	for _, m := range s.Mechanisms {
+		if !m.Present {
+			missing = append(missing, m.Name)
+		}
+	}
+	switch {
+	case len(missing) == 0:
+		return "all"
+	case len(missing) == len(s.Mechanisms):
+		return "none"
+	}
+	return "without " + strings.Join(missing, ", ")
+}
+
+func (t *tool) tokenKeys(uris []string) error {
+	if _, err := checkTokenURIs(uris); err != nil {
+		return err
+	}
+	list := []hsm.KeyRecord{}
+	err := withTokens(hsm.Config{}, func(tokens *hsm.Tokens) error {
+		for _, uri := range uris {
+			records, err := tokens.Keys(uri)
+			if err != nil {
+				return err
+			}
+			list = append(list, records...)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if t.json {
+		return t.printJSON(list)
+	}
+	rows := [][]string{{"TOKEN", "KEY", "ID", "ALGORITHM", "PROTECTION", "USES", "SHA-256 OF PUBLIC KEY"}}
+	for _, r := range list {
+		rows = append(rows, []string{r.Token, r.Label, r.ID, r.Algorithm, protectionWords(r), strings.Join(r.Usages, ", "), r.PublicKeySHA256})
+	}
+	if err := t.table(rows); err != nil {
+		return err
+	}
+	for _, r := range list {
+		if r.Fault != "" {
+			t.note("zegel: %s cannot be used: %s", r.URI, r.Fault)
+		}
+	}
+	return nil
+}
+
+// protectionWords sums the attributes up.
+func protectionWords(r hsm.KeyRecord) string {
+	if r.Software {
+		return "none: software"
+	}
+	choose := func(is bool, yes, no string) string {
+		if is {
+			return yes
+		}
+		return no
+	}
+	return strings.Join([]string{
+		choose(r.Sensitive, choose(r.AlwaysSensitive, "always sensitive", "sensitive"), "NOT SENSITIVE"),
+		choose(r.Extractable, "EXTRACTABLE", choose(r.NeverExtractable, "never extractable", "not extractable")),
+		choose(r.GeneratedOnToken, "generated on token", "not generated on token"),
+	}, ", ")
+}
+
+// tokenBench are the flags of token bench.
+type tokenBench struct {
+	keys     []string
+	duration time.Duration
+	sessions int
+}
+
+func (t *tool) tokenBench(ctx context.Context, uris []string, b tokenBench) error {
+	parsed, err := checkTokenURIs(uris)
+	if err != nil {
+		return err
+	}
+	if b.duration <= 0 || b.sessions <= 0 {
+		return badInput("measure tokens: --duration and --sessions must be above 0")
+	}
+	for _, name := range b.keys {
+		if _, err := hsm.ParseKeyAlgorithm(name); err != nil {
+			return badInput("--keys: %w", err)
+		}
+	}
+	check := func(crypto.PublicKey) error { return nil }
+	if slices.ContainsFunc(parsed, namesKey) {
+		if check, err = t.notOfCA(); err != nil {
+			return err
+		}
+	}
+	results := []hsm.BenchResult{}
+	err = withTokens(hsm.Config{Sessions: b.sessions}, func(tokens *hsm.Tokens) error {
+		work, err := benchWork(tokens, parsed, uris, b)
+		for i := 0; err == nil && i < len(work); i++ {
+			work[i].Check = check
+			t.note("measuring %s", benchName(work[i]))
+			var r hsm.BenchResult
+			if r, err = tokens.Bench(ctx, work[i]); err == nil {
+				results = append(results, r)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if t.json {
+		return t.printJSON(results)
+	}
+	rows := [][]string{{"KEY", "OF", "ISOLATION", "SESSIONS", "RAW/S", "SIGNER/S", "RATIO", "VERIFICATION"}}
+	for _, r := range results {
+		rows = append(rows, []string{r.Key, r.URI, r.Isolation, fmt.Sprint(r.Sessions), fmt.Sprintf("%.0f", r.RawPerSecond),
+			fmt.Sprintf("%.0f", r.SignerPerSecond), fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.0f µs", r.VerifyUS)})
+	}
+	return t.table(rows)
+}
+
+// namesKey tells the URI of a key from that of a token.
+func namesKey(u hsm.URI) bool { return u.Software || u.Object != "" || len(u.ID) > 0 }
+
+func benchName(c hsm.BenchConfig) string {
+	if u, err := hsm.ParseURI(c.URI); err == nil {
+		if namesKey(u) {
+			return u.Name() + ", which signs random digests"
+		}
+		return fmt.Sprintf("a throw-away %s key on %s", c.Algorithm, u.Name())
+	}
+	return fmt.Sprintf("a throw-away %s key in software", c.Algorithm)
+}
+
+// benchWork is what to measure: keys as they were named, throw-away keys of each algorithm that their token knows.
+func benchWork(tokens *hsm.Tokens, parsed []hsm.URI, uris []string, b tokenBench) ([]hsm.BenchConfig, error) {
+	var work []hsm.BenchConfig
+	if len(uris) == 0 {
+		for _, name := range b.keys {
+			work = append(work, hsm.BenchConfig{Algorithm: hsm.KeyAlgorithm(name), Duration: b.duration})
+		}
+	}
+	for i, u := range parsed {
+		if namesKey(u) {
+			work = append(work, hsm.BenchConfig{URI: uris[i], Duration: b.duration})
+			continue
+		}
+		info, err := tokens.Token(uris[i])
+		if err != nil {
+			return nil, err
+		}
+		known := false
+		for _, name := range b.keys {
+			if a := hsm.KeyAlgorithm(name); slices.Contains(info.Algorithms, a) {
+				work = append(work, hsm.BenchConfig{URI: uris[i], Algorithm: a, Duration: b.duration})
+				known = true
+			}
+		}
+		if !known {
+			return nil, fmt.Errorf("measure token %q: it makes no keys of %s: name others with --keys", info.Label, strings.Join(b.keys, ", "))
+		}
+	}
+	return work, nil
+}
+
+// notOfCA refuses the keys of the CA certificates that the officer's configuration names. Without a configuration there is nothing to hold
+// a key against, and a note says so.
+func (t *tool) notOfCA() (func(crypto.PublicKey) error, error) {
+	if _, err := os.Stat(defaultConfig); t.configPath == "" && os.Getenv("ZEGEL_CONFIG") == "" && errors.Is(err, fs.ErrNotExist) {
+		t.note("no configuration tells which keys are a CA's: be sure that the keys you name are not (EN 319 411-1 GEN-6.5.3-03)")
+		return func(crypto.PublicKey) error { return nil }, nil
+	}
+	c, err := t.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	type owned struct {
+		public  interface{ Equal(crypto.PublicKey) bool }
+		subject string
+	}
+	var cas []owned
+	for _, path := range []string{c.Root, c.Issuer, c.TSA.Root, c.TSA.Chain} {
+		if path == "" {
+			continue
+		}
+		list, err := readCertificates(path)
+		if err != nil {
+			return nil, err
+		}
+		for _, cert := range list {
+			if public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && cert.IsCA {
+				cas = append(cas, owned{public, cert.Subject.String()})
+			}
+		}
+	}
+	return func(public crypto.PublicKey) error {
+		for _, ca := range cas {
+			if ca.public.Equal(public) {
+				return policy.Violations{{Clause: "EN 319 411-1 GEN-6.5.3-03", Detail: fmt.Sprintf("the key is that of the CA %s, which signs certificates and "+
+					"revocation status only: measure a throw-away key on its token, by a URI without object", ca.subject)}}
+			}
+		}
+		return nil
+	}, nil
+}
