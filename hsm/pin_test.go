@@ -26,25 +26,25 @@ func TestReadPIN(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	plain := file("plain", "1234", 0o600)
+	plain := file("plain", "p1n4", 0o600)
 	for _, test := range []struct{ source, want, err string }{
-		{source: plain, want: "1234"},
-		{source: "file:" + plain, want: "1234"},
-		{source: "file://" + plain, want: "1234"},
-		{source: "file://localhost" + plain, want: "1234"},
-		{source: file("readonly", "1234", 0o400), want: "1234"},
+		{source: plain, want: "p1n4"},
+		{source: "file:" + plain, want: "p1n4"},
+		{source: "file://" + plain, want: "p1n4"},
+		{source: "file://localhost" + plain, want: "p1n4"},
+		{source: file("readonly", "p1n4", 0o400), want: "p1n4"},
 		{source: file("newline", "12 34\n", 0o600), want: "12 34"},
-		{source: file("crlf", "1234\r\n", 0o600), want: "1234"},
+		{source: file("crlf", "p1n4\r\n", 0o600), want: "p1n4"},
 		{source: "env:ZEGEL_TEST_PIN", want: "from env"},
 		{source: file("long", strings.Repeat("9", 255)+"\n", 0o600), want: strings.Repeat("9", 255)},
 		{source: file("empty", "", 0o600), err: "the PIN is empty"},
 		{source: file("blank", "\n", 0o600), err: "the PIN is empty"},
-		{source: file("lines", "1234\n\n", 0o600), err: "more than one line"},
+		{source: file("lines", "p1n4\n\n", 0o600), err: "more than one line"},
 		{source: file("zero", "12\x0034", 0o600), err: "zero byte"},
 		{source: file("longer", strings.Repeat("9", 256), 0o600), err: "longer than 255 bytes"},
 		{source: file("huge", strings.Repeat("9", 1000), 0o600), err: "larger than 510 bytes"},
-		{source: file("group", "1234", 0o640), err: "chmod 600"},
-		{source: file("others", "1234", 0o604), err: "chmod 600"},
+		{source: file("group", "p1n4", 0o640), err: "chmod 600"},
+		{source: file("others", "p1n4", 0o604), err: "chmod 600"},
 		{source: dir, err: "not a regular file"},
 		{source: fifo, err: "not a regular file"},
 		{source: filepath.Join(dir, "missing"), err: "no such file"},
@@ -64,7 +64,7 @@ func TestReadPIN(t *testing.T) {
 		if test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
 			t.Errorf("%s: %q, %v; want an error with %q", test.source, got, err, test.err)
 		}
-		if err != nil && strings.Contains(err.Error(), "1234") {
+		if err != nil && strings.Contains(err.Error(), "p1n4") {
 			t.Errorf("%s: the error shows the PIN: %v", test.source, err)
 		}
 	}
