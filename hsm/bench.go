@@ -135,7 +135,12 @@ func (t *Tokens) benchKey(c BenchConfig) (key *Key, drop func() error, err error
 			return err
 		}
 		defer t.gate.leave()
-		return k.administer(u, func(session pkcs11.SessionHandle) error { return k.destroyObjects(session, made.private, made.public) })
+		return k.administer(u, func(session pkcs11.SessionHandle) error {
+			if _, err := key.private.(*tokenKey).private.in(k, session); err != nil {
+				return nil // gone with its session, and the handles may be others' by now
+			}
+			return k.destroyObjects(session, made.private, made.public)
+		})
 	}, nil
 }
 
@@ -164,7 +169,10 @@ func (t *token) throwAway(owner *Tokens, u URI, algorithm KeyAlgorithm) (key *Ke
 		if err != nil {
 			return t.discard(session, err, made.private, made.public)
 		}
-		key = &Key{name: u.Name(), public: half, private: &tokenKey{t, u, made.private, half}, gate: &owner.gate}
+		gone := func(pkcs11.SessionHandle) (object, error) {
+			return 0, fmt.Errorf("a throw-away key is gone with its session: %w", ErrNotFound)
+		}
+		key = &Key{name: u.Name(), public: half, private: &tokenKey{t, u, t.newHandle(made.private, gone), half}, gate: &owner.gate}
 		return nil
 	})
 	return key, made, err
@@ -311,9 +319,9 @@ func (b *bench) rawWork(more func() bool) error {
 		return err
 	}
 	defer b.key.gate.leave()
-	return k.token.pool.run(func(session pkcs11.SessionHandle) error {
+	_, err = k.token.try(k.uri, k.private, func(session pkcs11.SessionHandle, private object) error {
 		for more() {
-			if err := k.token.ctx.SignInit(session, mechanisms, k.private); err != nil {
+			if err := k.token.ctx.SignInit(session, mechanisms, private); err != nil {
 				return fmt.Errorf("C_SignInit: %w", err)
 			}
 			if _, err := k.token.ctx.Sign(session, message); err != nil {
@@ -322,6 +330,7 @@ func (b *bench) rawWork(more func() bool) error {
 		}
 		return nil
 	})
+	return err
 }
 
 // verifies judges a signature by Go, not by the token that made it.

@@ -8,6 +8,14 @@
 //
 // [Tokens.Key] turns it into a crypto.Signer. The process logs in once per token; signatures run on a bounded pool of sessions
 // of that token and wait when all of them are busy. The object handles of a key are looked up once, when it is opened.
+//
+// Sessions, logins and devices that are lost are repaired by the call that finds out, in at most 2 s and without a restart: it
+// opens a new session, then logs in again and finds its key again (the same public key, or [ErrLost]), then initialises the
+// module again, and runs once more after each. The class of each CKR code, which says where that begins, is in the table
+// faults. A call that came to nothing may so have been made twice by the token. When nothing helps, the token's calls fail
+// at once for a while ([ErrUnavailable]) until one of them finds it well. The PIN is read from its pin-source again for each
+// login. A call that does not return cannot be ended: it keeps its thread and session, and repairs that need it gone fail.
+//
 // A PIN the token has refused is not tried again by the same Tokens, and none is tried while the token reports one try
 // left: a loop would lock the token. A login opens every private object of its token to the process, so keys that different
 // processes use belong on tokens, or partitions, of their own.
@@ -40,9 +48,12 @@ var (
 	// ErrMade is wrapped by the generating calls when the key is on the token, or in its file, all the same: it could not be
 	// opened, or not be destroyed again, or token or disk reported its making as failed.
 	ErrMade = errors.New("the key was made and still exists")
-	// ErrLost is wrapped by calls on keys when the token no longer knows the login or the key: it was restarted, or somebody
-	// logged out or destroyed the key. Every call fails from then on; the process has to be restarted.
-	ErrLost = errors.New("the token has lost the login or the key: restart this program once the token is well")
+	// ErrLost is wrapped by calls on keys when the token, after a repair, shows another key under the name of the one that was
+	// opened. Nothing is signed with that one.
+	ErrLost = errors.New("the token has another key under this name now: restart this program once the token is well")
+	// ErrUnavailable is wrapped by calls on keys while their token could not be repaired. They fail at once for pauses of 100 ms
+	// to 1 s, after which one call tries again: once the token is back, so are its keys.
+	ErrUnavailable = errors.New("the token is out of service")
 	// ErrPINRefused is wrapped when a token, or the file of a soft token's key, does not open with the PIN given.
 	ErrPINRefused = errors.New("PIN refused")
 	// ErrWrapped is wrapped by WrappingKey.Unwrap for bytes that this key did not wrap, or that were changed since.

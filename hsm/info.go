@@ -63,17 +63,21 @@ func (s *tokenSecret) describe(info *KeyInfo) error {
 	return s.token.describe(info, s.uri, s.key)
 }
 
-func (t *token) describe(info *KeyInfo, u URI, o object) error {
+func (t *token) describe(info *KeyInfo, u URI, h *handle) error {
 	facts := t.facts()
 	info.Token, info.Manufacturer, info.Model = facts.Label, facts.Manufacturer, facts.Model
 	info.SerialNumber, info.Firmware = facts.SerialNumber, facts.Firmware
 	return t.administer(u, func(session pkcs11.SessionHandle) error {
+		at, err := h.in(t, session)
+		if err != nil {
+			return err
+		}
 		for kind, to := range map[uint]*bool{
 			pkcs11.CKA_SENSITIVE:         &info.Sensitive,
 			pkcs11.CKA_NEVER_EXTRACTABLE: &info.NeverExtractable,
 			pkcs11.CKA_LOCAL:             &info.GeneratedOnToken,
 		} {
-			set, err := t.flag(session, o, kind)
+			set, err := t.flag(session, at.object, kind)
 			if err != nil {
 				return err
 			}

@@ -93,6 +93,8 @@ func (m *module) states(u URI, sessions int) ([]TokenState, error) {
 	if err := m.checkLibrary(u.Library); err != nil {
 		return nil, err
 	}
+	m.mu.Lock() // as in token
+	defer m.mu.Unlock()
 	slots, err := m.ctx.GetSlotList(true)
 	if err != nil {
 		return nil, fmt.Errorf("list slots of PKCS#11 module %s: C_GetSlotList: %w", m.path, err)

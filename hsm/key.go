@@ -125,7 +125,7 @@ func checkEd25519(s signing, opts crypto.SignerOpts) (signing, error) {
 type tokenKey struct {
 	token   *token
 	uri     URI
-	private object
+	private *handle
 	public  crypto.PublicKey
 }
 
@@ -133,21 +133,42 @@ type tokenKey struct {
 func (t *token) key(owner *Tokens, u URI) (*Key, error) {
 	var k *Key
 	err := t.administer(u, func(session pkcs11.SessionHandle) error {
-		p, err := t.findPair(session, u)
+		private, public, err := t.openPair(session, u)
 		if err != nil {
 			return err
 		}
-		if err := t.checkStays(session, p.private); err != nil {
-			return err
+		again := func(session pkcs11.SessionHandle) (object, error) {
+			private, now, err := t.openPair(session, u)
+			if err == nil && !public.Equal(now) {
+				err = ErrLost
+			}
+			return private, err
 		}
-		public, err := t.publicKey(session, p.public)
-		if err != nil {
-			return err
-		}
-		k = &Key{name: u.Name(), public: public, private: &tokenKey{t, u, p.private, public}, gate: &owner.gate}
+		k = &Key{name: u.Name(), public: public, private: &tokenKey{t, u, t.newHandle(private, again), public}, gate: &owner.gate}
 		return nil
 	})
 	return k, err
+}
+
+// publicKey is what every public key of the standard library is.
+type publicKey interface {
+	Equal(crypto.PublicKey) bool
+}
+
+// openPair finds the pair that u names and makes sure that its private half stays in the token.
+func (t *token) openPair(session pkcs11.SessionHandle, u URI) (private object, public publicKey, err error) {
+	p, err := t.findPair(session, u)
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := t.checkStays(session, p.private); err != nil {
+		return 0, nil, err
+	}
+	key, err := t.publicKey(session, p.public)
+	if err != nil {
+		return 0, nil, err
+	}
+	return p.private, key.(publicKey), nil
 }
 
 // checkStays refuses a key that its token would show, or wrap for somebody else (EN 319 411-1 GEN-6.5.2-04).
@@ -176,8 +197,8 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 		return nil, fmt.Errorf("token %q has no mechanism for %s (0x%x)", k.token.label, s.scheme, mechanism.Mechanism)
 	}
 	var signature []byte
-	err = k.token.pool.run(func(session pkcs11.SessionHandle) error {
-		if err := k.token.ctx.SignInit(session, []*pkcs11.Mechanism{mechanism}, k.private); err != nil {
+	err = k.token.run(k.uri, k.private, func(session pkcs11.SessionHandle, private object) error {
+		if err := k.token.ctx.SignInit(session, []*pkcs11.Mechanism{mechanism}, private); err != nil {
 			return fmt.Errorf("C_SignInit: %w", err)
 		}
 		if signature, err = k.token.ctx.Sign(session, message); err != nil {

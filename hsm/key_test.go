@@ -243,18 +243,37 @@ func TestSpoilsSession(t *testing.T) {
 	}
 }
 
-func TestExplainLost(t *testing.T) {
-	for code, lost := range map[uint]bool{
-		pkcs11.CKR_USER_NOT_LOGGED_IN: true, pkcs11.CKR_OBJECT_HANDLE_INVALID: true, pkcs11.CKR_KEY_HANDLE_INVALID: true,
-		pkcs11.CKR_DATA_LEN_RANGE: false, pkcs11.CKR_DEVICE_ERROR: false,
-	} {
-		err := explainLost(fmt.Errorf("C_SignInit: %w", pkcs11.Error(code)))
-		if errors.Is(err, ErrLost) != lost || !errors.Is(err, pkcs11.Error(code)) {
-			t.Errorf("0x%x: %v", code, err)
+// Every code that the binding can name has a class, and those that matter have the right one.
+func TestFaults(t *testing.T) {
+	for code := pkcs11.Error(0); code < 0x210; code++ {
+		if _, ok := faults[code]; !ok && strings.Contains(code.Error(), "CKR_") {
+			t.Errorf("%v has no class", code)
 		}
 	}
-	if err := explainLost(nil); err != nil {
-		t.Errorf("success: %v", err)
+	wrap := func(code uint) error { return fmt.Errorf("C_Sign: %w", pkcs11.Error(code)) }
+	for _, c := range []struct {
+		err   error
+		fault fault
+		first repair
+	}{
+		{nil, faultNone, repairNothing},
+		{errors.New("x"), faultNone, repairNothing},
+		{wrap(pkcs11.CKR_DATA_LEN_RANGE), faultRequest, repairNothing},
+		{wrap(pkcs11.CKR_SESSION_HANDLE_INVALID), faultSession, repairSession},
+		{wrap(pkcs11.CKR_USER_NOT_LOGGED_IN), faultLogin, repairLogin},
+		{wrap(pkcs11.CKR_KEY_HANDLE_INVALID), faultKey, repairLogin},
+		{wrap(pkcs11.CKR_TOKEN_NOT_PRESENT), faultToken, repairLogin},
+		{wrap(pkcs11.CKR_DEVICE_REMOVED), faultDevice, repairLogin},
+		{wrap(pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED), faultModule, repairModule},
+		{wrap(pkcs11.CKR_GENERAL_ERROR), faultGeneral, repairSession},
+		{wrap(0x80000001), faultGeneral, repairSession},
+		{explainDecrypt("a", pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)), faultNone, repairNothing},
+		{fmt.Errorf("%w: %w", ErrPINRefused, wrap(pkcs11.CKR_PIN_INCORRECT)), faultPIN, repairNothing},
+		{fmt.Errorf("%w: %w", errNotFoundAgain, ErrNotFound), faultKey, repairLogin},
+	} {
+		if f := faultOf(c.err); f != c.fault || f.firstRepair() != c.first {
+			t.Errorf("%v: fault %d, repair %d first; want %d, %d", c.err, f, f.firstRepair(), c.fault, c.first)
+		}
 	}
 }
 

@@ -7,17 +7,23 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
 
-// module is a loaded and initialised PKCS#11 library. Its fields but tokens never change; Tokens.mu guards tokens.
+// module is a loaded and initialised PKCS#11 library.
 type module struct {
-	path   string
-	ctx    *pkcs11.Ctx
-	owned  bool // we initialised it, so we finalize it
-	info   pkcs11.Info
-	tokens map[uint]*token // by slot
+	path      string
+	ctx       *pkcs11.Ctx
+	owned     bool // we initialised it, so we finalize it
+	info      pkcs11.Info
+	repairing chan struct{} // has one place, for the call that repairs
+
+	mu          sync.Mutex
+	tokens      map[uint]*token // by slot, guarded by mu
+	initialised time.Time       // again, for the last time; guarded by mu
 }
 
 // loadModule sets the variables the library reads, loads it and initialises it for use by many threads.
@@ -39,7 +45,7 @@ func loadModule(path string, env map[string]string) (*module, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("load PKCS#11 module %s: not a PKCS#11 library for this machine, or a library it needs is missing (ldd %s)", path, path)
 	}
-	m := &module{path: path, ctx: ctx, owned: true, tokens: make(map[uint]*token)}
+	m := &module{path: path, ctx: ctx, owned: true, repairing: make(chan struct{}, 1), tokens: make(map[uint]*token)}
 	switch err := ctx.Initialize(); {
 	case errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)):
 		m.owned = false
@@ -67,6 +73,8 @@ func setEnvironment(env map[string]string) error {
 
 // close leaves the library in memory: some vendors' threads do not survive their code being unmapped.
 func (m *module) close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	var errs []error
 	for _, t := range m.tokens {
 		errs = append(errs, t.close())
@@ -84,6 +92,8 @@ func (m *module) token(u URI, sessions int) (*token, error) {
 	if err := m.checkLibrary(u.Library); err != nil {
 		return nil, err
 	}
+	m.mu.Lock() // no call of this method is inside the module while it is initialised again
+	defer m.mu.Unlock()
 	slots, err := m.ctx.GetSlotList(true)
 	if err != nil {
 		return nil, fmt.Errorf("list slots of PKCS#11 module %s: C_GetSlotList: %w", m.path, err)
@@ -148,7 +158,7 @@ func (m *module) tokenAt(slot uint, info pkcs11.TokenInfo, sessions int) (*token
 		t.mechanisms = append(t.mechanisms, mechanism.Mechanism)
 	}
 	slices.Sort(t.mechanisms)
-	t.pool = newPool(m.ctx, slot, sessionLimit(info, sessions))
+	t.pool = newPool(t, sessionLimit(info, sessions))
 	m.tokens[slot] = t
 	return t, nil
 }

@@ -16,6 +16,7 @@ type pool struct {
 	openSession  func() (pkcs11.SessionHandle, error)
 	closeSession func(pkcs11.SessionHandle) error
 	busy         chan struct{} // one place per session that may be in use
+	traffic      traffic       // of the token: calls on this pool and on the administrative session
 
 	mu     sync.Mutex
 	idle   []pkcs11.SessionHandle // the last one used is the first one reused, so that a quiet daemon opens few
@@ -28,10 +29,10 @@ type pool struct {
 // Where it is not, each place costs one C_OpenSession in vain.
 const giveBack = 10 * time.Second
 
-func newPool(ctx *pkcs11.Ctx, slot uint, size int) *pool {
+func newPool(t *token, size int) *pool {
 	return &pool{
-		openSession:  func() (pkcs11.SessionHandle, error) { return ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION) },
-		closeSession: ctx.CloseSession,
+		openSession:  func() (pkcs11.SessionHandle, error) { return t.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION) },
+		closeSession: t.ctx.CloseSession,
 		busy:         make(chan struct{}, size),
 	}
 }
@@ -47,23 +48,18 @@ func (p *pool) run(use func(pkcs11.SessionHandle) error) error {
 	}
 	err = use(session)
 	p.give(session, spoilsSession(err))
+	p.traffic.leave()
 	<-p.busy
-	return explainLost(err)
-}
-
-// explainLost says what to do where the token no longer knows the login or the handle of the key.
-func explainLost(err error) error {
-	var code pkcs11.Error
-	if errors.As(err, &code) && (code == pkcs11.CKR_USER_NOT_LOGGED_IN || code == pkcs11.CKR_OBJECT_HANDLE_INVALID || code == pkcs11.CKR_KEY_HANDLE_INVALID) {
-		return fmt.Errorf("%w: %w", ErrLost, err)
-	}
 	return err
 }
 
-// take returns an idle session or opens one. When the token has no more to give, because another program holds some, the
+// take returns an idle session or opens one, and has then entered the traffic, which nobody waits in for a place. When the token has no more to give, because another program holds some, the
 // pool shrinks by one place for a while and waits for a session of its own.
 func (p *pool) take() (pkcs11.SessionHandle, error) {
 	for {
+		if err := p.traffic.enter(); err != nil {
+			return 0, err
+		}
 		if session, ok := p.takeIdle(); ok {
 			return session, nil
 		}
@@ -74,6 +70,7 @@ func (p *pool) take() (pkcs11.SessionHandle, error) {
 			p.mu.Unlock()
 			return session, nil
 		}
+		p.traffic.leave()
 		if !errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)) || !p.shrink() {
 			return 0, fmt.Errorf("open session: C_OpenSession: %w", err)
 		}
@@ -133,6 +130,35 @@ func (p *pool) give(session pkcs11.SessionHandle, spoilt bool) {
 		return
 	}
 	p.idle = append(p.idle, session)
+}
+
+// drop closes the idle sessions.
+func (p *pool) drop() error {
+	if err := p.traffic.enter(); err != nil {
+		return err
+	}
+	defer p.traffic.leave()
+	p.mu.Lock()
+	dropped := p.idle
+	p.idle = nil
+	p.opened -= len(dropped)
+	p.mu.Unlock()
+	for _, session := range dropped {
+		_ = p.closeSession(session) // it may be gone already
+	}
+	return nil
+}
+
+// forget takes all sessions for gone; tell: they are closed in case they are not. The caller holds the traffic.
+func (p *pool) forget(tell bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if tell {
+		for _, session := range p.idle {
+			_ = p.closeSession(session)
+		}
+	}
+	p.idle, p.opened = nil, 0
 }
 
 // close closes the idle sessions. The caller has seen to it that no call is running.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -13,11 +15,13 @@ import (
 type token struct {
 	module     *module
 	ctx        *pkcs11.Ctx
-	slot       uint
+	slot       uint // changes while the pool's traffic is held
 	label      string
 	info       pkcs11.TokenInfo
 	mechanisms []uint // sorted
 	pool       *pool
+	breaker    breaker
+	epoch      atomic.Uint64 // changes while the pool's traffic is held; handles are good in one epoch
 
 	// admin guards what follows. Look-ups, attributes and key generation run under it, one at a time, on a read-write session
 	// that stays open: while it does, the login holds. (Key pairs made side by side come out broken: SoftHSM issue 573.)
@@ -32,19 +36,38 @@ func (t *token) has(mechanism uint) bool {
 	return found
 }
 
-// administer calls use with the administrative session, after the login that u's PIN allows.
+// administer calls use, once, with the administrative session, after the login that u's PIN allows. A session or login that use
+// finds lost is renewed for the next call.
 func (t *token) administer(u URI, use func(pkcs11.SessionHandle) error) error {
+	epoch, spoilt := t.epoch.Load(), false
+	err := t.withAdmin(u, func(session pkcs11.SessionHandle) error {
+		epoch = t.epoch.Load()
+		err := use(session)
+		spoilt = spoilsSession(err)
+		return err
+	})
+	if !spoilt {
+		return err
+	}
+	_, failed := t.repair(attempt{repairLogin, epoch, t.breaker.now.Load(), time.Now().Add(patience)})
+	if failed != nil {
+		return fmt.Errorf("%w; repair: %w", err, failed)
+	}
+	return err
+}
+
+// withAdmin is administer without the renewal.
+func (t *token) withAdmin(u URI, use func(pkcs11.SessionHandle) error) error {
+	if err := t.pool.traffic.enter(); err != nil {
+		return err
+	}
+	defer t.pool.traffic.leave()
 	t.admin.Lock()
 	defer t.admin.Unlock()
 	if err := t.logIn(u); err != nil {
 		return fmt.Errorf("log in to token %q: %w", t.label, err)
 	}
-	err := use(t.session)
-	if spoilsSession(err) {
-		_ = t.ctx.CloseSession(t.session) // err says why
-		t.loggedIn = false
-	}
-	return explainLost(err)
+	return use(t.session)
 }
 
 // logIn opens the administrative session and logs the process in, once. The caller holds t.admin.

@@ -83,7 +83,7 @@ func (w *WrappingKey) Unwrap(wrapped []byte) ([]byte, error) {
 type tokenSecret struct {
 	token *token
 	uri   URI
-	key   object
+	key   *handle
 }
 
 // findSecretKey returns the one secret key that u names.
@@ -120,7 +120,14 @@ func (t *token) wrappingKey(owner *Tokens, u URI) (*WrappingKey, error) {
 		if err := t.checkAES256(session, key); err != nil {
 			return err
 		}
-		w = &WrappingKey{name: u.Name(), secret: &tokenSecret{t, u, key}, gate: &owner.gate}
+		again := func(session pkcs11.SessionHandle) (object, error) {
+			key, err := t.findSecretKey(session, u)
+			if err != nil {
+				return 0, err
+			}
+			return key, t.checkAES256(session, key)
+		}
+		w = &WrappingKey{name: u.Name(), secret: &tokenSecret{t, u, t.newHandle(key, again)}, gate: &owner.gate}
 		return nil
 	})
 	return w, err
@@ -192,25 +199,26 @@ func (t *token) checkSecretKey(session pkcs11.SessionHandle, u URI, made object)
 }
 
 func (s *tokenSecret) seal(iv, plaintext, additional []byte) (usedIV, ciphertext []byte, err error) {
-	params := pkcs11.NewGCMParams(iv, additional, tagSize*8)
-	defer params.Free()
-	err = s.token.pool.run(func(session pkcs11.SessionHandle) error {
-		if err := s.token.ctx.EncryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, s.key); err != nil {
+	err = s.token.run(s.uri, s.key, func(session pkcs11.SessionHandle, key object) error {
+		params := pkcs11.NewGCMParams(iv, additional, tagSize*8) // the token may write its own IV there
+		defer params.Free()
+		if err := s.token.ctx.EncryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, key); err != nil {
 			return fmt.Errorf("token %q: C_EncryptInit: %w", s.token.label, err)
 		}
 		if ciphertext, err = s.token.ctx.Encrypt(session, plaintext); err != nil {
 			return fmt.Errorf("token %q: C_Encrypt: %w", s.token.label, err)
 		}
+		usedIV = params.IV()
 		return nil
 	})
-	return params.IV(), ciphertext, err
+	return usedIV, ciphertext, err
 }
 
 func (s *tokenSecret) open(iv, ciphertext, additional []byte) (plaintext []byte, err error) {
 	params := pkcs11.NewGCMParams(iv, additional, tagSize*8)
 	defer params.Free()
-	err = s.token.pool.run(func(session pkcs11.SessionHandle) error {
-		if err := s.token.ctx.DecryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, s.key); err != nil {
+	err = s.token.run(s.uri, s.key, func(session pkcs11.SessionHandle, key object) error {
+		if err := s.token.ctx.DecryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, key); err != nil {
 			return fmt.Errorf("token %q: C_DecryptInit: %w", s.token.label, err)
 		}
 		if plaintext, err = s.token.ctx.Decrypt(session, ciphertext); err != nil {

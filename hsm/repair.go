@@ -1,0 +1,323 @@
+package hsm
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+const (
+	// patience bounds what a call waits for repairs, its own and others'. What the module itself takes for a call comes on top: no
+	// call into it can be ended from outside.
+	patience = 2 * time.Second
+	// firstPause and longestPause are how long a token is left alone after a repair in vain. The pause doubles each time. The longest one
+	// keeps what a token costs when it is back below 2 s.
+	firstPause   = 100 * time.Millisecond
+	longestPause = time.Second
+	// quietTime is how long other tokens of a module, which work, are spared another C_Initialize.
+	quietTime = 10 * time.Second
+)
+
+// errNotFoundAgain marks that an object which was there when it was opened is not found after a repair.
+var errNotFoundAgain = errors.New("the key is no longer on the token")
+
+// errHangs is why a repair cannot begin: nothing that calls rely on may change under one.
+var errHangs = errors.New("a call into the module does not return")
+
+// handle is an object that is found again after each repair.
+type handle struct {
+	// find looks the object up and makes sure that it is the one that was opened.
+	find    func(pkcs11.SessionHandle) (object, error)
+	at      atomic.Pointer[place]
+	missing breaker // keeps a key that is gone from costing the others of its token a login with each call
+}
+
+// place is where an object is as long as its token is not repaired.
+type place struct {
+	object object
+	epoch  uint64 // of the token
+}
+
+// newHandle is for an object that was found a moment ago. The caller administers t.
+func (t *token) newHandle(o object, find func(pkcs11.SessionHandle) (object, error)) *handle {
+	h := &handle{find: find}
+	h.at.Store(&place{o, t.epoch.Load()})
+	return h
+}
+
+// in returns where h is now. The caller administers t.
+func (h *handle) in(t *token, session pkcs11.SessionHandle) (*place, error) {
+	epoch := t.epoch.Load()
+	if at := h.at.Load(); at.epoch == epoch {
+		return at, nil
+	}
+	o, err := h.find(session)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, fmt.Errorf("%w: %w", errNotFoundAgain, err)
+	case err != nil:
+		return nil, err
+	}
+	at := &place{o, epoch}
+	h.at.Store(at)
+	return at, nil
+}
+
+// run calls use with a session and the object of h, and repairs what stands in the way. use may be called several times; it
+// must not matter when only the last one counts.
+func (t *token) run(u URI, h *handle, use func(pkcs11.SessionHandle, object) error) error {
+	missing, err := h.missing.admit()
+	if err != nil {
+		return err
+	}
+	admitted, err := t.breaker.admit()
+	if err != nil {
+		return err
+	}
+	epoch, err := t.try(u, h, use)
+	if err == nil {
+		h.missing.mend()
+		t.breaker.mend()
+		return nil
+	}
+	need := faultOf(err).firstRepair()
+	if need == repairNothing {
+		return err
+	}
+	deadline := time.Now().Add(patience)
+	for need <= repairModule && time.Now().Before(deadline) {
+		done, failed := t.repair(attempt{need, epoch, admitted, deadline})
+		if failed != nil {
+			err = fmt.Errorf("%w; repair: %w", err, failed)
+			need++
+			continue
+		}
+		if epoch, err = t.try(u, h, use); err == nil {
+			h.missing.mend()
+			t.breaker.mend()
+			return nil
+		}
+		first := faultOf(err).firstRepair()
+		if done && need >= repairLogin && errors.Is(err, errNotFoundAgain) {
+			h.missing.trip(missing, err)
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		if first == repairNothing {
+			return err
+		}
+		if done {
+			need++
+		}
+		need = max(need, first)
+	}
+	t.breaker.trip(admitted, err)
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// try is one attempt. epoch is the one in which it was made.
+func (t *token) try(u URI, h *handle, use func(pkcs11.SessionHandle, object) error) (epoch uint64, err error) {
+	for {
+		at := h.at.Load()
+		if epoch = t.epoch.Load(); at.epoch != epoch {
+			err := t.withAdmin(u, func(session pkcs11.SessionHandle) (err error) {
+				at, err = h.in(t, session)
+				return err
+			})
+			if err != nil {
+				return epoch, err
+			}
+		}
+		stale := false
+		err = t.pool.run(func(session pkcs11.SessionHandle) error {
+			if stale = at.epoch != t.epoch.Load(); stale {
+				return nil // repaired since: the handle may name another key by now
+			}
+			return use(session, at.object)
+		})
+		if !stale {
+			return at.epoch, err
+		}
+	}
+}
+
+// attempt is one repair.
+type attempt struct {
+	need     repair
+	epoch    uint64    // in which the call failed
+	admitted *outage   // what the breaker knew when the call began
+	deadline time.Time // for the wait until others are out of the way
+}
+
+// repair makes anew what is needed. It reports false when somebody else has done something since the call failed. One repair
+// runs at a time per module.
+func (t *token) repair(a attempt) (done bool, err error) {
+	if a.need == repairSession {
+		return true, t.pool.drop()
+	}
+	select {
+	case t.module.repairing <- struct{}{}:
+	case <-time.After(time.Until(a.deadline)):
+		return false, errors.New("another call's repair takes too long")
+	}
+	defer func() { <-t.module.repairing }()
+	if t.epoch.Load() != a.epoch {
+		return false, nil
+	}
+	if o := t.breaker.now.Load(); o != nil && o != a.admitted {
+		return false, o.refusal() // others have just tried in vain
+	}
+	if a.need == repairModule {
+		return true, t.module.reinitialise(t, a.deadline)
+	}
+	if !t.pool.traffic.hold(a.deadline) {
+		return false, errHangs
+	}
+	defer t.pool.traffic.release()
+	t.forget(true)
+	return true, nil
+}
+
+// forget ends what was built on the module's state, so that each call builds it anew. tell: the sessions are closed, too. Nobody
+// is inside.
+func (t *token) forget(tell bool) {
+	t.admin.Lock()
+	defer t.admin.Unlock()
+	if t.loggedIn && tell {
+		_ = t.ctx.CloseSession(t.session) // it may be gone already
+	}
+	t.loggedIn = false
+	t.pool.forget(tell)
+	t.epoch.Add(1)
+}
+
+// reinitialise does C_Finalize and C_Initialize for all tokens of m. broken is the one that needs it. The caller holds m.repairing.
+func (m *module) reinitialise(broken *token, deadline time.Time) error {
+	if !m.owned {
+		return errors.New("the module was initialised by another part of this process, which alone may do so again")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, err := m.ctx.GetInfo()
+	down := errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED)) // then no token works
+	for _, t := range m.tokens {
+		if !down && t != broken && t.breaker.now.Load() == nil && time.Since(m.initialised) < quietTime {
+			return fmt.Errorf("the module was initialised less than %v ago, and token %q works", quietTime, t.label)
+		}
+	}
+	for _, t := range m.tokens {
+		if !t.pool.traffic.hold(deadline) {
+			return errHangs
+		}
+		defer t.pool.traffic.release()
+	}
+	for _, t := range m.tokens {
+		t.forget(false)
+	}
+	m.initialised = time.Now()
+	finalized := m.ctx.Finalize()
+	if err := m.ctx.Initialize(); err != nil {
+		if finalized != nil {
+			return fmt.Errorf("initialise PKCS#11 module %s again: C_Initialize: %w, after C_Finalize: %w", m.path, err, finalized)
+		}
+		return fmt.Errorf("initialise PKCS#11 module %s again: C_Initialize: %w", m.path, err)
+	}
+	return m.findTokens(broken)
+}
+
+// findTokens finds the slots of the module's tokens again: they may have changed. Only wanted has to be there.
+func (m *module) findTokens(wanted *token) error {
+	slots, err := m.ctx.GetSlotList(true)
+	if err != nil {
+		return fmt.Errorf("list slots of PKCS#11 module %s: C_GetSlotList: %w", m.path, err)
+	}
+	found := make(map[*token]uint)
+	for _, slot := range slots {
+		info, err := m.ctx.GetTokenInfo(slot)
+		if err != nil {
+			continue // no token to talk to
+		}
+		for _, t := range m.tokens {
+			if info.SerialNumber == t.info.SerialNumber && info.Label == t.info.Label && info.Model == t.info.Model && info.ManufacturerID == t.info.ManufacturerID {
+				found[t] = slot
+			}
+		}
+	}
+	tokens := make(map[uint]*token)
+	for _, t := range m.tokens {
+		if slot, ok := found[t]; ok {
+			t.slot = slot
+		}
+		tokens[t.slot] = t
+	}
+	if len(tokens) == len(m.tokens) { // else two claim one slot, until the missing one is back
+		m.tokens = tokens
+	}
+	if _, ok := found[wanted]; !ok {
+		return fmt.Errorf("token %q is in no slot: %w", wanted.label, ErrNotFound)
+	}
+	return nil
+}
+
+// breaker keeps calls from a token that could not be repaired, for a while that grows.
+type breaker struct {
+	mu  sync.Mutex
+	now atomic.Pointer[outage] // nil: the token works
+}
+
+// outage is never changed, only replaced.
+type outage struct {
+	until time.Time
+	pause time.Duration
+	cause error
+}
+
+func (o *outage) refusal() error {
+	return fmt.Errorf("%w: tried again in %v at most: %w", ErrUnavailable, o.pause, o.cause)
+}
+
+// admit refuses calls during a pause. After it one call is let through, with the outage that it is to end; the others are
+// refused for another pause, or until that call has ended it.
+func (b *breaker) admit() (*outage, error) {
+	if b.now.Load() == nil {
+		return nil, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	o := b.now.Load()
+	if o == nil {
+		return nil, nil
+	}
+	if time.Now().Before(o.until) {
+		return nil, o.refusal()
+	}
+	probe := &outage{time.Now().Add(o.pause), o.pause, o.cause}
+	b.now.Store(probe)
+	return probe, nil
+}
+
+// trip begins a pause, unless one has begun since the call was admitted that failed.
+func (b *breaker) trip(admitted *outage, cause error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.now.Load() != admitted {
+		return
+	}
+	pause := firstPause
+	if admitted != nil {
+		pause = min(2*admitted.pause, longestPause)
+	}
+	b.now.Store(&outage{time.Now().Add(pause), pause, cause})
+}
+
+// mend ends the outage.
+func (b *breaker) mend() {
+	if b.now.Load() != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.now.Store(nil)
+	}
+}
