@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/http"
@@ -313,6 +314,10 @@ func (d *demo) checkTimestamp(ctx context.Context) step {
 	}
 	c, err := d.tool.loadConfig()
 	if err != nil {
+		s.err = err
+		return s
+	}
+	if err := os.Remove(file + ".tsr"); err != nil && !errors.Is(err, fs.ErrNotExist) { // an earlier run's
 		s.err = err
 		return s
 	}
