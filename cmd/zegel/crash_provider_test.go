@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"text/template"
@@ -50,13 +51,42 @@ type crashProvider struct {
 func newScript(t *testing.T, dir string) demoScript {
 	t.Helper()
 	s := demoScript{Dir: dir, Provider: filepath.Join(dir, "provider"), Keys: "p256", tokens: filepath.Join(dir, "tokens")}
-	if err := s.choosePorts(); err != nil {
-		t.Fatal(err)
-	}
+	claimPorts(t, &s)
 	if err := os.MkdirAll(filepath.Join(dir, "log"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// claimed are the addresses that providers of this process have: a port is free, too, while the daemon that has it is down.
+var claimed sync.Map
+
+// claimPorts chooses ports that no other provider has until t ends.
+func claimPorts(t *testing.T, s *demoScript) {
+	t.Helper()
+	for range 1000 {
+		if err := s.choosePorts(); err != nil {
+			t.Fatal(err)
+		}
+		var mine []string
+		for _, address := range s.ports() {
+			if _, taken := claimed.LoadOrStore(*address, true); taken {
+				break
+			}
+			mine = append(mine, *address)
+		}
+		release := func() {
+			for _, address := range mine {
+				claimed.Delete(address)
+			}
+		}
+		if len(mine) == len(s.ports()) {
+			t.Cleanup(release)
+			return
+		}
+		release()
+	}
+	t.Fatal("no free ports that nobody has")
 }
 
 // writeScript makes the tokens and the script of the ceremony.

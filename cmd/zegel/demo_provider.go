@@ -97,7 +97,7 @@ func (d *demo) create(ctx context.Context) error {
 
 // choosePorts takes free loopback ports; the configurations keep them.
 func (s *demoScript) choosePorts() error {
-	wanted := []*string{&s.Web, &s.CAAdmin, &s.CAFeed, &s.CAMetrics, &s.OCSP, &s.OCSPAdmin, &s.OCSPMetrics, &s.TSA, &s.TSAHTTPS, &s.TSAAdmin, &s.TSAMetrics}
+	wanted := s.ports()
 	ports, err := freePorts(len(wanted))
 	if err != nil {
 		return err
@@ -106,6 +106,11 @@ func (s *demoScript) choosePorts() error {
 		*wanted[i] = p
 	}
 	return nil
+}
+
+// ports are all addresses of a demo.
+func (s *demoScript) ports() []*string {
+	return []*string{&s.Web, &s.CAAdmin, &s.CAFeed, &s.CAMetrics, &s.OCSP, &s.OCSPAdmin, &s.OCSPMetrics, &s.TSA, &s.TSAHTTPS, &s.TSAAdmin, &s.TSAMetrics}
 }
 
 // randomPIN makes 16 hex digits.
