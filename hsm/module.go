@@ -16,7 +16,7 @@ import (
 // module is a loaded and initialised PKCS#11 library.
 type module struct {
 	path      string
-	ctx       *pkcs11.Ctx
+	ctx       cryptoki
 	owned     bool // we initialised it, so we finalize it
 	info      pkcs11.Info
 	repairing chan struct{} // has one place, for the call that repairs

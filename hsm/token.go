@@ -14,7 +14,7 @@ import (
 // token is one token of a module: its login, its administrative session and its pool.
 type token struct {
 	module     *module
-	ctx        *pkcs11.Ctx
+	ctx        cryptoki
 	slot       uint // changes while the pool's traffic is held
 	label      string
 	info       pkcs11.TokenInfo

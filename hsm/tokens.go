@@ -11,11 +11,15 @@ import (
 // buys only latency; network HSMs want a few dozen.
 const defaultSessions = 32
 
+// Settings are what a configuration says about the use of tokens.
+type Settings struct {
+	Sessions int // per token; 0: 32, never more than the token allows
+}
+
 // Config says how the tokens of one process are reached. It is copied.
 type Config struct {
 	ModuleEnv map[string]string // what a PKCS#11 module reads from the environment (SOFTHSM2_CONF), set before it is loaded
-	Sessions  int               // per token; 0: 32, never more than the token allows
-
+	Settings
 	// SoftWorkFactor is log2 of scrypt's N for the key files that soft tokens get; 0: 15, which makes opening one cost some 90 ms
 	// of one core. Tests take less; keys that matter do not.
 	SoftWorkFactor int

@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strings"
 	"text/template"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/journal"
@@ -64,6 +67,21 @@ func (c *ceremony) writeConfigs(context.Context) error {
 	return nil
 }
 
+// section is the settings of v that were given, as the lines of a YAML section; empty where none was.
+func section(v any) (string, error) {
+	var lines bytes.Buffer
+	encoder := yaml.NewEncoder(&lines)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(v); err != nil {
+		return "", err
+	}
+	text := strings.TrimSpace(lines.String())
+	if text == "{}" {
+		return "", nil
+	}
+	return "  " + strings.ReplaceAll(text, "\n", "\n  "), nil
+}
+
 // httpsURL is how others call the listener at address, whose host name is host.
 func httpsURL(host, address string) string {
 	_, port, _ := net.SplitHostPort(address) // validateAddresses has seen that it is host:port
@@ -71,7 +89,7 @@ func httpsURL(host, address string) string {
 }
 
 func (c *ceremony) writeConfig(file, name string, facts configFacts) error {
-	t, err := template.New(name+".yaml").Funcs(template.FuncMap{"q": quote, "path": func(name string) (string, error) { return quote(c.final(name)) }}).
+	t, err := template.New(name+".yaml").Funcs(template.FuncMap{"q": quote, "section": section, "path": func(name string) (string, error) { return quote(c.final(name)) }}).
 		ParseFS(configTexts, "configs/"+name+".yaml", "configs/parts.yaml")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", file, err)

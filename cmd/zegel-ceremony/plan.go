@@ -74,7 +74,7 @@ func makePlan(path string) (*plan, error) {
 	if err := p.rehearse(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	p.tokens = hsm.Config{ModuleEnv: p.ModuleEnv}
+	p.tokens = hsm.Config{ModuleEnv: p.ModuleEnv, Settings: hsm.Settings(p.Tokens)}
 	p.stage = p.Output + ".unfinished"
 	return p, p.nothingInTheWay()
 }
@@ -145,6 +145,9 @@ func (s *script) validateFrame() error {
 	}
 	if s.Instance < 1 || s.Instance >= rootInstance {
 		return daemon.Keyf("instance", "%d is not between 1 and %d (%d is the root's)", s.Instance, rootInstance-1, rootInstance)
+	}
+	if err := s.Tokens.Validate("tokens"); err != nil {
+		return err
 	}
 	return daemon.ValidateAssurance(s.Assurance, s.Clock, map[string]string{
 		"keys.root.uri": s.Keys.Root.URI, "keys.issuing.uri": s.Keys.Issuing.URI, "keys.ocsp.uri": s.Keys.OCSP.URI,

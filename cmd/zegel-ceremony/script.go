@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/desk"
 )
@@ -22,6 +23,8 @@ type script struct {
 	Instance uint8 `yaml:"instance"`
 	// Environment variables for PKCS#11 modules, SOFTHSM2_CONF for instance; goes into the daemons' configurations. Optional.
 	ModuleEnv map[string]string `yaml:"module_env"`
+	// How PKCS#11 tokens are used, here and by the daemons.
+	Tokens daemon.TokenSettings `yaml:"tokens"`
 
 	// What the key report says of the ceremony (EN 319 411-1 GEN-6.5.1-11 to -14).
 	Ceremony ceremonyFacts `yaml:"ceremony"`

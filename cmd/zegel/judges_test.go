@@ -74,7 +74,7 @@ func withIssuingKey(t *testing.T, demo *running, use func(crypto.Signer)) {
 	for name, value := range config.ModuleEnv {
 		t.Setenv(name, value) // hsm would leave it behind for the next demo
 	}
-	tokens := hsm.New(hsm.Config{ModuleEnv: config.ModuleEnv, Sessions: 1})
+	tokens := hsm.New(hsm.Config{ModuleEnv: config.ModuleEnv, Settings: hsm.Settings{Sessions: 1}})
 	defer tokens.Close()
 	key, err := tokens.Key(config.Issuer.Key)
 	if err != nil {

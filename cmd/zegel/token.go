@@ -242,7 +242,7 @@ func (t *tool) tokenBench(ctx context.Context, uris []string, b tokenBench) erro
 		}
 	}
 	results := []hsm.BenchResult{}
-	err = withTokens(hsm.Config{Sessions: b.sessions}, func(tokens *hsm.Tokens) error {
+	err = withTokens(hsm.Config{Settings: hsm.Settings{Sessions: b.sessions}}, func(tokens *hsm.Tokens) error {
 		work, err := benchWork(tokens, parsed, uris, b)
 		for i := 0; err == nil && i < len(work); i++ {
 			work[i].Check = check

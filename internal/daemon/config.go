@@ -20,6 +20,8 @@ type Common struct {
 	Clock string `yaml:"clock"`
 	// Environment variables for PKCS#11 modules, SOFTHSM2_CONF for instance. Optional.
 	ModuleEnv map[string]string `yaml:"module_env"`
+	// How PKCS#11 tokens are used.
+	Tokens TokenSettings `yaml:"tokens"`
 	// The officers' listener, mutual TLS.
 	Admin TLSListener `yaml:"admin"`
 	// The listener of /metrics and /health, plain HTTP: keep it inside.
@@ -27,6 +29,23 @@ type Common struct {
 	// Who may call the admin listener, each with a client certificate and roles. Optional.
 	Officers []desk.Officer `yaml:"officers"`
 }
+
+// TokenSettings are hsm.Settings in a configuration.
+type TokenSettings struct {
+	// How many signatures a token is asked for at once, where it allows so many sessions: 1 to 1024. Default 32.
+	Sessions int `yaml:"sessions,omitempty"`
+}
+
+// Validate judges the settings; key is the name of their section.
+func (s TokenSettings) Validate(key string) error {
+	if s.Sessions < 0 || s.Sessions > maxSessions {
+		return Keyf(key+".sessions", "%d: give 1 to %d, or leave it out for 32", s.Sessions, maxSessions)
+	}
+	return nil
+}
+
+// maxSessions is far above what a token gains by more of them.
+const maxSessions = 1024
 
 // Listener is a plain HTTP address.
 type Listener struct {
@@ -78,6 +97,9 @@ const (
 // (journal checkpoint keys need not be among them). Every error is a KeyError.
 func (c Common) Validate(keys map[string]string) error {
 	if err := ValidateAssurance(c.Assurance, c.Clock, keys); err != nil {
+		return err
+	}
+	if err := c.Tokens.Validate("tokens"); err != nil {
 		return err
 	}
 	if err := c.Admin.Validate("admin", true); err != nil {
