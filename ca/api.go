@@ -66,6 +66,7 @@ func endpoints() []endpoint {
 		{"POST /v1/certificates", []string{desk.RegistrationOfficer}, (*deskHandler).issue},
 		{"POST /v1/certificates/{serial}/revoke", []string{desk.RevocationOfficer}, (*deskHandler).revoke},
 		{"POST /v1/crl", []string{desk.RevocationOfficer, desk.SystemOperator}, (*deskHandler).crl},
+		{"POST /v1/key-duties", []string{desk.SecurityOfficer}, (*deskHandler).keyDuty},
 		{"GET /v1/certificates", desk.Roles(), (*deskHandler).list},
 		{"GET /v1/certificates/{serial}", desk.Roles(), (*deskHandler).show},
 		{"GET /v1/journal/verify", judges, (*deskHandler).verify},

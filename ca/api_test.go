@@ -230,7 +230,11 @@ func TestRoles(t *testing.T) {
 			_, err := c.Revoke(ctx, serial, desk.RevokeRequest{Reason: "superseded"})
 			return err
 		}, []string{desk.RevocationOfficer}},
-		"crl":  {func(ctx context.Context, c *desk.Client) error { _, err := c.IssueCRL(ctx); return err }, []string{desk.RevocationOfficer, desk.SystemOperator}},
+		"crl": {func(ctx context.Context, c *desk.Client) error { _, err := c.IssueCRL(ctx); return err }, []string{desk.RevocationOfficer, desk.SystemOperator}},
+		"record a key duty": {func(ctx context.Context, c *desk.Client) error {
+			_, err := c.RecordKeyDuty(ctx, desk.KeyDuty{Act: "cloned", Details: map[string]string{"label": "ca-2026"}})
+			return err
+		}, []string{desk.SecurityOfficer}},
 		"show": {func(ctx context.Context, c *desk.Client) error { _, err := c.Certificate(ctx, serial); return err }, desk.Roles()},
 		"list": {func(ctx context.Context, c *desk.Client) error {
 			_, err := c.Certificates(ctx, desk.Search{})
@@ -436,7 +440,7 @@ func TestStrictJSON(t *testing.T) {
 		`{}`: true, ` {"reason":"superseded","note":"a } b"} ` + "\n": true, `{"a":{"b":[1,{"A":2}]},"c_1":null}`: true,
 		``: false, `null`: false, `[]`: false, `"a"`: false, `{} {}`: false, `{} x`: false, `{} }`: false, `{"a":1`: false, `{"a":1,}`: false, `{"a"}`: false,
 		`{"reason":"superseded","reason":"keyCompromise"}`: false, `{"reason":"superseded","REASON":"keyCompromise"}`: false,
-		`{"\u0072eason":"a","reason":"b"}`: false, "{\"\u017fubject\":1}": false, "{\"a\":\"\xff\"}": false, `{"":1}`: false,
+		`{"\u0072eason":"a","reason":"b"}`: false, `{"a":{"b":1,"b":2}}`: false, `{"a":{"b":{"C":1}}}`: false, "{\"\u017fubject\":1}": false, "{\"a\":\"\xff\"}": false, `{"":1}`: false,
 	} {
 		if err := strictJSON([]byte(text)); (err == nil) != good {
 			t.Errorf("%q: %v", text, err)

@@ -140,7 +140,7 @@ func (c *call) decode(into any) error {
 	return nil
 }
 
-// strictJSON refuses what encoding/json would take: see decode. The types of package desk have no nested objects.
+// strictJSON refuses what encoding/json would take: see decode. In the types of package desk objects lie in objects, never in arrays.
 func strictJSON(text []byte) error {
 	if !utf8.Valid(text) {
 		return errors.New("not UTF-8")
@@ -166,6 +166,11 @@ func strictJSON(text []byte) error {
 		var value json.RawMessage
 		if err := decoder.Decode(&value); err != nil {
 			return err
+		}
+		if bytes.HasPrefix(value, []byte("{")) {
+			if err := strictJSON(value); err != nil {
+				return fmt.Errorf("%s: %w", key, err)
+			}
 		}
 	}
 	if _, err := decoder.Token(); err != nil {

@@ -195,6 +195,8 @@ func entryFacts(event journal.Event) (kind string, facts map[string]string) {
 	case journal.CRLIssued:
 		return "CRLIssued", map[string]string{"number": strconv.FormatUint(e.Number, 10), "crl_sha256": hex.EncodeToString(e.Hash[:]),
 			"entries": strconv.FormatUint(e.Entries, 10), "this_update": factTime(e.ThisUpdate), "next_update": factTime(e.NextUpdate)}
+	case journal.KeyDuty:
+		return "KeyDuty", dutyFacts(e)
 	}
 	return fmt.Sprintf("%T", event), map[string]string{}
 }

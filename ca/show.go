@@ -48,7 +48,7 @@ func (d *deskHandler) verify(c *call) (any, error) {
 	}
 	reply := desk.Report{
 		OK: report.OK, Entries: report.Entries, Certificates: report.Certificates, Root: report.Root,
-		Faults: make([]desk.Fault, 0, len(report.Faults)), SignedEntries: report.SignedEntries, SealedBodies: report.SealedBodies,
+		Faults: make([]desk.Fault, 0, len(report.Faults)), SignedEntries: report.SignedEntries, SealedBodies: report.SealedBodies, OpenKeyDuties: report.OpenKeyDuties,
 		Origin: report.Origin, JournalKey: report.JournalKey,
 	}
 	for _, f := range report.Faults {

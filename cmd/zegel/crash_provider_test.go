@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -404,6 +405,37 @@ func (p *crashProvider) revoke() error {
 		}
 		return err
 	})
+}
+
+// recordDuty has the CA record a key duty.
+func (p *crashProvider) recordDuty() error {
+	return p.tool().withCA(func(ca *desk.Client) error {
+		_, err := ca.RecordKeyDuty(testContext, desk.KeyDuty{Act: "generated", Details: map[string]string{"label": "ca-2026"}})
+		return err
+	})
+}
+
+// wantDuties holds the key duties in the CA's journal, by their acts, against want.
+func (p *crashProvider) wantDuties(t *testing.T, want ...string) {
+	t.Helper()
+	var got []string
+	err := p.tool().withCA(func(ca *desk.Client) error {
+		for after := uint64(0); ; {
+			page, err := ca.Entries(testContext, after, 1000)
+			if err != nil || after == page.Next {
+				return err
+			}
+			for _, e := range page.Entries {
+				if e.Kind == "KeyDuty" {
+					got = append(got, e.Facts["act"])
+				}
+			}
+			after = page.Next
+		}
+	})
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("key duties %q, %v, want %q", got, err, want)
+	}
 }
 
 func (p *crashProvider) publish() error {

@@ -48,6 +48,7 @@ var crashes = []crash{
 	{failpoint.AppendCertificateAbandoned, 0, "issue", "fail before sign certificate", "abandoned", "abandoned", refuses},
 	{failpoint.AppendCertificateAbandoned, 0, "recover", "", "abandoned", "abandoned", ends},
 	{failpoint.AppendCertificateRevoked, 0, "revoke", "", "nothing", "revoked", refuses},
+	{failpoint.AppendKeyDuty, 0, "record a key duty", "", "no duty", "one duty", refuses},
 	{failpoint.AppendCRLReserved, 0, "start the CA", "", "nothing", "nothing", ends},
 	{failpoint.AppendCRLReserved, 2, "revoke", "", "revoked", "revoked", refuses},
 	{failpoint.AppendCRLReserved, 2, "publish", "", "nothing", "nothing", refuses},
@@ -100,12 +101,13 @@ func call(what func(*crashProvider) error) func(*testing.T, *crashProvider, *cra
 }
 
 var acts = map[string]act{
-	"start the CA": {daemon: "ca"},
-	"issue":        {daemon: "ca", do: call((*crashProvider).issue)},
-	"revoke":       {daemon: "ca", do: call((*crashProvider).revoke)},
-	"publish":      {daemon: "ca", do: call((*crashProvider).publish)},
-	"recover":      {daemon: "ca", prepare: leaveIntent},
-	"stop the CA":  {daemon: "ca", do: stopAfter((*crashProvider).publish)},
+	"start the CA":      {daemon: "ca"},
+	"issue":             {daemon: "ca", do: call((*crashProvider).issue)},
+	"revoke":            {daemon: "ca", do: call((*crashProvider).revoke)},
+	"publish":           {daemon: "ca", do: call((*crashProvider).publish)},
+	"record a key duty": {daemon: "ca", do: call((*crashProvider).recordDuty)},
+	"recover":           {daemon: "ca", prepare: leaveIntent},
+	"stop the CA":       {daemon: "ca", do: stopAfter((*crashProvider).publish)},
 
 	"follow":          {daemon: "ocsp", prepare: serveFeed},
 	"make a replica":  {daemon: "ocsp", prepare: loseReplica},
@@ -217,6 +219,9 @@ var outcomes = map[string]func(*testing.T, *crashProvider){
 		p.status[p.kept] = "revoked"
 		wantFresh(t, p)
 	},
+	// A key duty is recorded once or not at all.
+	"no duty":  func(t *testing.T, p *crashProvider) { p.wantDuties(t) },
+	"one duty": func(t *testing.T, p *crashProvider) { p.wantDuties(t, "generated") },
 	// The replica has what the log has, and answers from it.
 	"followed": func(t *testing.T, p *crashProvider) {
 		r := &running{demoFacts: p.facts}

@@ -111,7 +111,7 @@ func (t *tool) journalReport(ctx context.Context, w verifyWhat) (report desk.Rep
 		return report, err
 	}
 	report = desk.Report{OK: r.OK, Entries: r.Entries, Certificates: r.Certificates, Root: r.Root, Faults: []desk.Fault{},
-		SignedEntries: r.SignedEntries, SealedBodies: r.SealedBodies, Origin: r.Origin, JournalKey: r.JournalKey}
+		SignedEntries: r.SignedEntries, SealedBodies: r.SealedBodies, OpenKeyDuties: r.OpenKeyDuties, Origin: r.Origin, JournalKey: r.JournalKey}
 	for _, f := range r.Faults {
 		report.Faults = append(report.Faults, desk.Fault(f))
 	}
@@ -132,6 +132,9 @@ func (t *tool) printReport(r desk.Report) error {
 			verdict = fmt.Sprintf("%d FAULTS", len(r.Faults))
 		}
 		fmt.Fprintf(t.out, "%s: %d entries, %d of them signed, %d certificates, root %s\n", verdict, r.Entries, r.SignedEntries, r.Certificates, r.Root)
+		if r.OpenKeyDuties > 0 {
+			fmt.Fprintf(t.out, "%d intended destructions of keys have no recorded outcome: look whether the keys are gone\n", r.OpenKeyDuties)
+		}
 		if r.SealedBodies > 0 {
 			fmt.Fprintf(t.out, "%d sealed bodies were not opened: only the running daemon has the key\n", r.SealedBodies)
 		}

@@ -108,6 +108,12 @@ func (c *Client) IssueCRL(ctx context.Context) (CRLReply, error) {
 	return reply, c.call(ctx, http.MethodPost, "/v1/crl", struct{}{}, &reply)
 }
 
+// RecordKeyDuty has the CA record what was done to a key. When it returns nil the journal holds it.
+func (c *Client) RecordKeyDuty(ctx context.Context, duty KeyDuty) (KeyDutyReply, error) {
+	var reply KeyDutyReply
+	return reply, c.call(ctx, http.MethodPost, "/v1/key-duties", duty, &reply)
+}
+
 // VerifyJournal has the daemon verify its own journal. Faults are in the report, not in the error.
 func (c *Client) VerifyJournal(ctx context.Context) (Report, error) {
 	var reply Report

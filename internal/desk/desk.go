@@ -107,8 +107,29 @@ type Report struct {
 	SignedEntries uint64 `json:"signed_entries"`
 	// SealedBodies were not opened, because no key was at hand: what they say was not verified.
 	SealedBodies uint64 `json:"sealed_bodies"`
-	Origin       string `json:"origin"`      // of the checkpoints
-	JournalKey   string `json:"journal_key"` // C2SP vkey under which they verify
+	// OpenKeyDuties are intended destructions of keys without a recorded outcome.
+	OpenKeyDuties uint64 `json:"open_key_duties"`
+	Origin        string `json:"origin"`      // of the checkpoints
+	JournalKey    string `json:"journal_key"` // C2SP vkey under which they verify
+}
+
+// KeyDuty records what was done to a key: POST /v1/key-duties.
+type KeyDuty struct {
+	Act string `json:"act"` // generated, destroying, destroyed, not_destroyed, backed_up, restored, cloned, trusted, transferred, …
+	// PublicKeySHA256 is over the DER SubjectPublicKeyInfo; absent for a secret key or a whole token.
+	PublicKeySHA256 string `json:"public_key_sha256,omitempty"`
+	// Intent is the entry of the destroying that a destroyed or not_destroyed closes.
+	Intent *uint64 `json:"intent,omitempty"`
+	// DoneAt is when it was done, where it is entered afterwards; absent: now.
+	DoneAt *time.Time `json:"done_at,omitempty"`
+	// Details are what else is known of it: token, label, who was there. One object whose values are strings, at most 16 KiB, kept sealed.
+	Details map[string]string `json:"details"`
+}
+
+// KeyDutyReply tells where the journal has a KeyDuty.
+type KeyDutyReply struct {
+	Entry uint64    `json:"entry"`
+	Time  time.Time `json:"time"`
 }
 
 // Fault names a journal entry and what is wrong with it.

@@ -43,6 +43,7 @@ const (
 	AppendCRLIssued
 	AppendTimestampIssued
 	AppendClockChanged
+	AppendKeyDuty
 	SignCheckpoint
 	StoreCheckpoint
 	StoreLastCheckpoint
@@ -80,6 +81,7 @@ var table = [steps]struct{ name, what string }{
 	AppendCRLIssued:            {"append CRLIssued", "the CA records the CRL it signed"},
 	AppendTimestampIssued:      {"append TimestampIssued", "the TSA records the token it signed"},
 	AppendClockChanged:         {"append ClockChanged", "the TSA records that its clock is vouched for, or no more"},
+	AppendKeyDuty:              {"append KeyDuty", "the CA records what officers did to a key"},
 	SignCheckpoint:             {"sign checkpoint", "a log's key signs its tree"},
 	StoreCheckpoint:            {"store checkpoint", "a running log stores its newest checkpoint"},
 	StoreLastCheckpoint:        {"store last checkpoint", "a log that stops stores a checkpoint over all of its entries"},

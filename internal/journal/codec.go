@@ -217,6 +217,8 @@ func newRecord(k Kind) record {
 		return new(TimestampIssued)
 	case kindClockChanged:
 		return new(ClockChanged)
+	case kindKeyDuty:
+		return new(KeyDuty)
 	}
 	return nil
 }
@@ -243,6 +245,8 @@ func copyOf(e Event) record {
 	case TimestampIssued:
 		return &e
 	case ClockChanged:
+		return &e
+	case KeyDuty:
 		return &e
 	}
 	return nil
@@ -271,6 +275,8 @@ func eventOf(r record) Event {
 		return *r
 	case *ClockChanged:
 		return *r
+	case *KeyDuty:
+		return *r
 	}
 	return nil
 }
@@ -290,6 +296,8 @@ func bodyFields(r record) (fields []*[]byte, need bool) {
 		return []*[]byte{&r.CRL}, true
 	case *TimestampIssued:
 		return []*[]byte{&r.TSTInfo}, true
+	case *KeyDuty:
+		return []*[]byte{&r.Details}, true
 	}
 	return nil, false
 }
@@ -369,6 +377,25 @@ func (e *TimestampIssued) fields(c *codec) {
 func (e *ClockChanged) fields(c *codec) {
 	c.bool(&e.Vouched)
 	c.longText(&e.Detail, 1024, "detail")
+}
+
+func (e *KeyDuty) fields(c *codec) {
+	c.actor(&e.Actor)
+	c.uint8((*uint8)(&e.Act))
+	if int(e.Act) >= len(keyActNames) && c.err == nil {
+		c.err = errUnknownLeaf
+	}
+	c.fixed(e.PublicKey[:])
+	c.uint64(&e.Intent)
+	c.optionalTime(&e.DoneAt, "time of the duty")
+	switch {
+	case e.Act == 0:
+		c.fail("the act is missing")
+	case e.Intent != 0 && !e.Act.Closes():
+		c.fail("%s names entry %d as its intent: only the outcome of a destruction has one", e.Act, e.Intent)
+	case e.Intent == 0 && e.Act == KeyNotDestroyed:
+		c.fail("%s names no intent", e.Act)
+	}
 }
 
 // leafHeader is version, kind, eight octets of time.

@@ -231,6 +231,7 @@ var appendSteps = [...]failpoint.Step{
 	kindCRLIssued:            failpoint.AppendCRLIssued,
 	kindTimestampIssued:      failpoint.AppendTimestampIssued,
 	kindClockChanged:         failpoint.AppendClockChanged,
+	kindKeyDuty:              failpoint.AppendKeyDuty,
 }
 
 // stepsOf are the steps that one transaction takes together.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -144,10 +145,11 @@ const (
 	kindCRLIssued
 	kindTimestampIssued
 	kindClockChanged
+	kindKeyDuty
 )
 
 var kindNames = [...]string{"", "DaemonStarted", "CeremonyHeld", "CertificateIntended", "CertificateIssued", "CertificateAbandoned",
-	"CertificateRevoked", "CRLReserved", "CRLIssued", "TimestampIssued", "ClockChanged"}
+	"CertificateRevoked", "CRLReserved", "CRLIssued", "TimestampIssued", "ClockChanged", "KeyDuty"}
 
 // String is the event type's name.
 func (k Kind) String() string {
@@ -244,6 +246,61 @@ type ClockChanged struct {
 	Detail  string // at most 1,024 octets of UTF-8
 }
 
+// KeyAct is what was done to a key or its token. docs/journal.md lists the numbers.
+type KeyAct uint8
+
+// The acts of a KeyDuty.
+const (
+	KeyGenerated    KeyAct = iota + 1
+	KeyDestroying          // an intent: recorded before the token is told to destroy; KeyDestroyed or KeyNotDestroyed closes it
+	KeyDestroyed           // the token was looked at again, and the key is gone
+	KeyNotDestroyed        // the key is still there
+	KeyBackedUp            // wrapped into a file under a key that the token's security officer trusts
+	KeyRestored            // unwrapped from such a file, and seen to sign
+	KeyCloned              // copied by the vendor's own means, outside of this software
+	KeyActivated           // the token's PIN was entered: its keys can sign
+	KeyDeactivated         // logged out, the PIN wiped
+	KeyTrusted             // a security officer of the token marked a wrapping key as trusted
+	KeyTransferred         // a wrapping key was carried to another token
+)
+
+// keyActNames are what JSON and people read.
+var keyActNames = [...]string{"", "generated", "destroying", "destroyed", "not_destroyed", "backed_up", "restored", "cloned",
+	"activated", "deactivated", "trusted", "transferred"}
+
+// ParseKeyAct reads the name of an act; the error lists the names there are.
+func ParseKeyAct(name string) (KeyAct, error) {
+	if i := slices.Index(keyActNames[:], name); i > 0 {
+		return KeyAct(i), nil
+	}
+	return 0, fmt.Errorf("read act %.40q: unknown; one of %s", name, strings.Join(keyActNames[1:], ", "))
+}
+
+// String is the act's name, "backed_up".
+func (a KeyAct) String() string {
+	if a == 0 || int(a) >= len(keyActNames) {
+		return fmt.Sprintf("act %d", uint8(a))
+	}
+	return keyActNames[a]
+}
+
+// Closes tells whether the act is an outcome, which may close the intent of a destruction.
+func (a KeyAct) Closes() bool { return a == KeyDestroyed || a == KeyNotDestroyed }
+
+// KeyDuty records what officers did to a key (EN 319 411-1 GEN-6.5.1-13A, GEN-6.5.2-06, GEN-6.5.2-13, GEN-6.5.3-06).
+type KeyDuty struct {
+	Actor Actor
+	Act   KeyAct
+	// PublicKey is the SHA-256 of the DER SubjectPublicKeyInfo; zero where there is none: of a secret key, or a whole token.
+	PublicKey [32]byte
+	// Intent is the index of the KeyDestroying that a KeyDestroyed or KeyNotDestroyed closes; an intent is closed once. 0: none, as
+	// of a destruction that was done elsewhere and is entered afterwards. Entry 0 can be no intent.
+	Intent uint64
+	// DoneAt is when it was done, where it is entered afterwards; zero: at the entry's time.
+	DoneAt  time.Time
+	Details []byte // (body) JSON: token, label, id, algorithm, and what else the officers' tool says
+}
+
 func (DaemonStarted) kind() Kind        { return kindDaemonStarted }
 func (CeremonyHeld) kind() Kind         { return kindCeremonyHeld }
 func (CertificateIntended) kind() Kind  { return kindCertificateIntended }
@@ -254,6 +311,7 @@ func (CRLReserved) kind() Kind          { return kindCRLReserved }
 func (CRLIssued) kind() Kind            { return kindCRLIssued }
 func (TimestampIssued) kind() Kind      { return kindTimestampIssued }
 func (ClockChanged) kind() Kind         { return kindClockChanged }
+func (KeyDuty) kind() Kind              { return kindKeyDuty }
 
 // Entry is one event as the journal holds it.
 type Entry struct {

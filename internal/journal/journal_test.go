@@ -102,6 +102,8 @@ func allEvents() []journal.Event {
 		journal.CRLIssued{Issuer: issuer, Number: 1, Hash: sha256.Sum256(list), Entries: 7, ThisUpdate: at, NextUpdate: at.Add(time.Hour), CRL: list},
 		journal.TimestampIssued{Unit: [32]byte{2}, Serial: "\x05", GenTime: at, TokenHash: [32]byte{3}, TSTInfo: []byte("a TSTInfo")},
 		journal.ClockChanged{Vouched: false, Detail: "the kernel says unsynchronised"},
+		journal.KeyDuty{Actor: journaltest.Officer, Act: journal.KeyDestroying, PublicKey: [32]byte{4}, Details: []byte(`{"label":"ca-2026"}`)},
+		journal.KeyDuty{Actor: journaltest.Officer, Act: journal.KeyDestroyed, PublicKey: [32]byte{4}, Intent: 11, DoneAt: at, Details: []byte(`{"label":"ca-2026"}`)},
 	}
 }
 
@@ -154,7 +156,7 @@ func TestEveryEvent(t *testing.T) {
 		}
 	}
 	for i, e := range entries { // sealed: nothing of a body is in the leaf
-		for _, secret := range []string{"phone", "keys", "request", "a CRL", "a TSTInfo"} {
+		for _, secret := range []string{"phone", "keys", "request", "a CRL", "a TSTInfo", "ca-2026"} {
 			if bytes.Contains(e.Leaf, []byte(secret)) {
 				t.Errorf("leaf %d holds %q", i, secret)
 			}
@@ -201,6 +203,14 @@ func TestRefusedEvents(t *testing.T) {
 		"daemon no name":          journal.DaemonStarted{Version: "1"},
 		"clock detail long":       journal.ClockChanged{Detail: strings.Repeat("x", 1025)},
 		"clock detail not UTF-8":  journal.ClockChanged{Detail: "\xff"},
+		"duty without actor":      journal.KeyDuty{Act: journal.KeyGenerated, Details: []byte("{}")},
+		"duty without act":        journal.KeyDuty{Actor: journaltest.Officer, Details: []byte("{}")},
+		"duty of act 12":          journal.KeyDuty{Actor: journaltest.Officer, Act: 12, Details: []byte("{}")},
+		"duty without details":    journal.KeyDuty{Actor: journaltest.Officer, Act: journal.KeyGenerated},
+		"duty, intent of another": journal.KeyDuty{Actor: journaltest.Officer, Act: journal.KeyGenerated, Intent: 1, Details: []byte("{}")},
+		"duty closes nothing":     journal.KeyDuty{Actor: journaltest.Officer, Act: journal.KeyNotDestroyed, Details: []byte("{}")},
+		"duty closes no intent":   journal.KeyDuty{Actor: journaltest.Officer, Act: journal.KeyDestroyed, Intent: 1, Details: []byte("{}")},
+		"duty intent first":       journal.KeyDuty{Actor: journaltest.Officer, Act: journal.KeyDestroying, Details: []byte("{}")},
 		"nil":                     nil,
 		"CRL number 0 (conflict)": journal.CRLReserved{Number: 0},
 	} {
@@ -686,7 +696,7 @@ func TestSealedWithoutKeys(t *testing.T) {
 	if e, err := r.Opened(0); err != nil || e.(journal.DaemonStarted).Daemon != "zegel-ca" {
 		t.Errorf("Opened(no body): %v, %v", e, err)
 	}
-	if report, err := r.Verify(background); err != nil || !report.OK || report.Entries != 11 {
+	if report, err := r.Verify(background); err != nil || !report.OK || report.Entries != 13 {
 		t.Errorf("Verify = %+v, %v", report, err)
 	}
 	if _, err := r.Append(background, journal.ClockChanged{}); !errors.Is(err, journal.ErrReplica) {

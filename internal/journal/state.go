@@ -20,6 +20,7 @@ var (
 	bucketRevoked      = []byte("revoked")      // issuer, serial -> certificate record, once revoked or abandoned
 	bucketCRLs         = []byte("crls")         // issuer, number -> index of CRLReserved, index of CRLIssued
 	bucketTimestamps   = []byte("timestamps")   // serial -> index of TimestampIssued
+	bucketDuties       = []byte("duties")       // index of a KeyDestroying -> index of what closed it, or 0; made with the first one
 )
 
 // sequential is the fill of pages of buckets that are only ever written at their end.
@@ -28,10 +29,13 @@ const sequential = 0.98
 // tables are the buckets in one transaction. Keys and values read from them live as long as it does.
 type tables struct {
 	meta, leaves, hashes, bodies, keys, certificates, intents, revoked, crls, timestamps *bolt.Bucket
+
+	tx     *bolt.Tx
+	duties *bolt.Bucket // nil while no destruction was ever intended: software before KeyDuty made files without it
 }
 
 func openTables(tx *bolt.Tx) (*tables, error) {
-	t := new(tables)
+	t := &tables{tx: tx, duties: tx.Bucket(bucketDuties)}
 	for _, b := range t.all() {
 		if *b.bucket = tx.Bucket(b.name); *b.bucket == nil {
 			return nil, fmt.Errorf("bucket %s is missing: the file is damaged or no journal", b.name)
@@ -79,6 +83,8 @@ func (t *tables) transition(index uint64, at time.Time, e Event, tbs *[32]byte) 
 		return t.issueCRL(index, e)
 	case TimestampIssued:
 		return t.stamp(index, e)
+	case KeyDuty:
+		return t.duty(index, e)
 	}
 	return func() error { return nil }, nil // DaemonStarted, CeremonyHeld, ClockChanged: no state
 }
@@ -294,6 +300,55 @@ func (t *tables) stamp(index uint64, e TimestampIssued) (step, error) {
 		return nil, fmt.Errorf("record time-stamp %s: %w: the serial is taken", e.Serial, ErrConflict)
 	}
 	return func() error { return t.timestamps.Put([]byte(e.Serial), indexKey(index)) }, nil
+}
+
+// duty keeps which destructions are open. Other acts have no state.
+func (t *tables) duty(index uint64, e KeyDuty) (step, error) {
+	switch {
+	case e.Act == KeyDestroying && index == 0:
+		return nil, fmt.Errorf("record the intent of a destruction: %w: entry 0 cannot be one", ErrConflict)
+	case e.Act == KeyDestroying:
+		return func() (err error) {
+			if t.duties == nil {
+				if t.duties, err = t.tx.CreateBucketIfNotExists(bucketDuties); err != nil {
+					return fmt.Errorf("create bucket %s: %w", bucketDuties, err)
+				}
+			}
+			return t.duties.Put(indexKey(index), indexKey(0))
+		}, nil
+	case e.Intent == 0:
+		return func() error { return nil }, nil
+	}
+	closed, err := t.intendedDuty(e)
+	if err != nil {
+		return nil, fmt.Errorf("record key duty %s: %w", e.Act, err)
+	}
+	if closed != 0 {
+		return nil, fmt.Errorf("record key duty %s: %w: entry %d has closed the intent of entry %d", e.Act, ErrConflict, closed, e.Intent)
+	}
+	return func() error { return t.duties.Put(indexKey(e.Intent), indexKey(index)) }, nil
+}
+
+// intendedDuty looks up the intent that e names, and by which entry it is closed; 0: it is open.
+func (t *tables) intendedDuty(e KeyDuty) (closed uint64, err error) {
+	var value []byte
+	if t.duties != nil {
+		value = t.duties.Get(indexKey(e.Intent))
+	}
+	if value == nil {
+		return 0, fmt.Errorf("%w: entry %d is no intent of a destruction", ErrConflict, e.Intent)
+	}
+	if len(value) != 8 {
+		return 0, fmt.Errorf("the record of entry %d has %d octets, not 8; the file is damaged", e.Intent, len(value))
+	}
+	l, err := decodeLeaf(t.leaves.Get(indexKey(e.Intent)))
+	if err != nil {
+		return 0, fmt.Errorf("read entry %d: %w", e.Intent, err)
+	}
+	if intent, ok := l.event.(KeyDuty); !ok || intent.PublicKey != e.PublicKey {
+		return 0, fmt.Errorf("%w: entry %d intends to destroy another key", ErrConflict, e.Intent)
+	}
+	return binary.BigEndian.Uint64(value), nil
 }
 
 // fields is the layout of a certificate record; the serial is its key.

@@ -53,6 +53,16 @@ func stamp(unit byte, serial journal.Serial) journal.Event {
 	return journal.TimestampIssued{Unit: [32]byte{unit}, Serial: serial, GenTime: at, TSTInfo: []byte("tst")}
 }
 
+func duty(act journal.KeyAct, key byte, intent uint64) journal.Event {
+	return journal.KeyDuty{Actor: journaltest.Officer, Act: act, PublicKey: [32]byte{key}, Intent: intent, Details: []byte("{}")}
+}
+
+func destroying(key byte) journal.Event               { return duty(journal.KeyDestroying, key, 0) }
+func destroyed(key byte, intent uint64) journal.Event { return duty(journal.KeyDestroyed, key, intent) }
+func notDestroyed(key byte, intent uint64) journal.Event {
+	return duty(journal.KeyNotDestroyed, key, intent)
+}
+
 func TestStateMachine(t *testing.T) {
 	a, b := issuerA, issuerB
 	for _, c := range []struct {
@@ -103,6 +113,15 @@ func TestStateMachine(t *testing.T) {
 		{"stamp", nil, stamp(1, "\x01"), true},
 		{"stamp with a certificate's serial", []journal.Event{intend(a, "\x01")}, stamp(1, "\x01"), true},
 		{"stamp twice", []journal.Event{stamp(1, "\x01")}, stamp(1, "\x01"), false},
+		{"destroy a key", []journal.Event{stamp(1, "\x01"), destroying(1)}, destroyed(1, 1), true},
+		{"find it not destroyed", []journal.Event{stamp(1, "\x01"), destroying(1)}, notDestroyed(1, 1), true},
+		{"destroy a key elsewhere", nil, destroyed(1, 0), true},
+		{"destroy in entry 0", nil, destroying(1), false},
+		{"destroy a key that nobody intended", []journal.Event{stamp(1, "\x01"), stamp(1, "\x02")}, destroyed(1, 1), false},
+		{"destroy another key than intended", []journal.Event{stamp(1, "\x01"), destroying(1)}, destroyed(2, 1), false},
+		{"destroy twice", []journal.Event{stamp(1, "\x01"), destroying(1), destroyed(1, 1)}, destroyed(1, 1), false},
+		{"close what was closed otherwise", []journal.Event{stamp(1, "\x01"), destroying(1), notDestroyed(1, 1)}, destroyed(1, 1), false},
+		{"close an intent to come", []journal.Event{stamp(1, "\x01"), destroying(1)}, destroyed(1, 2), false},
 		{"stamp twice by two units", []journal.Event{stamp(1, "\x01")}, stamp(2, "\x01"), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

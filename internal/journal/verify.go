@@ -25,6 +25,8 @@ type Report struct {
 	SignedEntries uint64 `json:"signed_entries"`
 	// SealedBodies are there but were not opened, because no key was at hand: what they say was not verified.
 	SealedBodies uint64 `json:"sealed_bodies"`
+	// OpenKeyDuties are intended destructions of keys whose outcome nobody has recorded: no fault, but somebody has to look.
+	OpenKeyDuties uint64 `json:"open_key_duties"`
 	// Origin and JournalKey (a vkey) are what checkpoints were verified under: what was given, or else what the file itself says.
 	Origin     string `json:"origin"`
 	JournalKey string `json:"journal_key"`
@@ -85,7 +87,7 @@ func (j *Journal) VerifyAgainst(ctx context.Context, kept Kept) (Report, error) 
 	root := v.edge.root()
 	return Report{OK: len(v.faults) == 0, Entries: v.edge.size, Certificates: v.count[kindCertificateIntended],
 		Root: hex.EncodeToString(root[:]), Faults: append([]Fault{}, v.faults...),
-		SignedEntries: v.signed, SealedBodies: v.sealed, Origin: v.verifier.origin, JournalKey: v.verifier.String()}, nil
+		SignedEntries: v.signed, SealedBodies: v.sealed, OpenKeyDuties: v.destroying - v.closed, Origin: v.verifier.origin, JournalKey: v.verifier.String()}, nil
 }
 
 // verification is the replay. It holds no state per certificate: each entry must be the one that its serial's record names,
@@ -103,7 +105,9 @@ type verification struct {
 	crls      map[IssuerID]crlProgress
 	signed    uint64 // entries under the stored checkpoint
 	sealed    uint64 // bodies that are there but were not opened: no key at hand
-	faults    []Fault
+	// destroying and closed count the intended destructions of keys, and those whose outcome is recorded.
+	destroying, closed uint64
+	faults             []Fault
 }
 
 type crlProgress struct{ reserved, issued, entries uint64 }
@@ -237,6 +241,8 @@ func (v *verification) state(index uint64, e Event) error {
 		if !bytes.Equal(v.t.timestamps.Get([]byte(e.Serial)), indexKey(index)) {
 			return fmt.Errorf("the index has the time-stamp %s at another entry or nowhere", e.Serial)
 		}
+	case KeyDuty:
+		return v.duty(index, e)
 	}
 	return nil
 }
@@ -321,6 +327,36 @@ func (v *verification) rebuild(index uint64, e CertificateIntended, c Certificat
 func (v *verification) at(index uint64) (Event, time.Time, error) {
 	l, err := decodeLeaf(v.t.leaves.Get(indexKey(index)))
 	return l.event, l.time, err
+}
+
+// duty checks that each outcome closes an open intent, and each intent no more than once.
+func (v *verification) duty(index uint64, e KeyDuty) error {
+	if e.Act == KeyDestroying {
+		v.destroying++
+		var value []byte
+		if v.t.duties != nil {
+			value = v.t.duties.Get(indexKey(index))
+		}
+		if len(value) != 8 {
+			return fmt.Errorf("the index does not have this intent of a destruction")
+		}
+		if closed := binary.BigEndian.Uint64(value); closed != 0 {
+			event, _, err := v.at(closed)
+			if outcome, ok := event.(KeyDuty); err != nil || !ok || outcome.Intent != index {
+				return fmt.Errorf("the index has this intent closed by entry %d, which does not", closed)
+			}
+		}
+		return nil
+	}
+	if e.Intent == 0 {
+		return nil
+	}
+	v.closed++
+	closed, err := v.t.intendedDuty(e)
+	if err == nil && (closed != index || e.Intent >= index) {
+		err = fmt.Errorf("the index has the intent of entry %d closed by another entry or none", e.Intent)
+	}
+	return err
 }
 
 func (v *verification) crlReserved(index uint64, e CRLReserved) error {
@@ -427,6 +463,7 @@ func (v *verification) end() {
 		{"CRL numbers", crls, n[kindCRLReserved]},
 		{"issued CRLs", issuedCRLs, n[kindCRLIssued]},
 		{"time-stamps", count(v.t.timestamps, nil), n[kindTimestampIssued]},
+		{"intended destructions", count(v.t.duties, nil), v.destroying},
 	} {
 		if c.have != c.want {
 			v.fault(size, "the index holds %d %s, the entries %d", c.have, c.what, c.want)
@@ -449,6 +486,9 @@ func (v *verification) end() {
 }
 
 func count(b *bolt.Bucket, f func(value []byte)) (n uint64) {
+	if b == nil {
+		return 0
+	}
 	c := b.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		if n++; f != nil {

@@ -69,9 +69,9 @@ func wholeJournal(t *testing.T, o journal.Options) (dir string, size uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	journaltest.Append(t, j, allEvents()...) // 0..10: 2 intends 01 01, 3 issues, 4 intends 01 02, 5 abandons, 6 revokes, 7 8 CRL, 9 time-stamp
+	journaltest.Append(t, j, allEvents()...) // 0..10: 2 intends 01 01, 3 issues, 4 intends 01 02, 5 abandons, 6 revokes, 7 8 CRL, 9 time-stamp, 11 12 key destroyed
 	openIntent, _ := journaltest.Intent(journal.IssuerID{7}, "\x01\x03")
-	journaltest.Append(t, j, openIntent) // 11
+	journaltest.Append(t, j, openIntent) // 13
 	journaltest.Issue(t, j, journal.IssuerID{7}, "\x01\x04")
 	if err := journal.StoreCheckpoint(j); err != nil {
 		t.Fatal(err)
@@ -148,24 +148,28 @@ func TestVerifyFinds(t *testing.T) {
 		{"body where none belongs", put("bodies", key(0), []byte("x")), 0, "none belongs", false},
 		{"key beyond the end", put("keys", key(size+3), []byte("x")), size, "beyond", false},
 		{"status", flipIn("certificates", serial1, 0), 2, "01", false},
-		{"issuer", flipIn("certificates", serial4, 5), 12, "other than the entries", false},
+		{"issuer", flipIn("certificates", serial4, 5), 14, "other than the entries", false},
 		{"notAfter", flipIn("certificates", serial2, 1+32+1+5+15), 4, "other than the entries", false},
 		{"revoked made good", func(b buckets) error {
 			good := append([]byte(nil), b("certificates").Get(serial4)...)
 			return errors.Join(b("certificates").Put(serial1, good), b("revoked").Delete(revoked1))
 		}, 2, "0101", false},
 		{"revoked no longer listed", remove("revoked", revoked1), 2, "revoked", false},
-		{"listed as revoked", put("revoked", append(issuer[:32:32], serial4...), []byte("x")), 12, "no entry revokes", false},
+		{"listed as revoked", put("revoked", append(issuer[:32:32], serial4...), []byte("x")), 14, "no entry revokes", false},
 		{"stray on the list", put("revoked", append(issuer[:32:32], 9), []byte("x")), size, "revoked certificates", false},
-		{"certificate forgotten", remove("certificates", serial4), 12, "no certificate", false},
+		{"certificate forgotten", remove("certificates", serial4), 14, "no certificate", false},
 		{"certificate made up", func(b buckets) error {
 			return b("certificates").Put([]byte{9}, append([]byte(nil), b("certificates").Get(serial4)...))
 		}, size, "certificates", false},
-		{"open intent forgotten", remove("intents", serial3), 11, "open intents", false},
-		{"open intent made up", put("intents", serial4, nil), 12, "open intents", false},
+		{"open intent forgotten", remove("intents", serial3), 13, "open intents", false},
+		{"open intent made up", put("intents", serial4, nil), 14, "open intents", false},
 		{"CRL number", flipIn("crls", append(issuer[:32:32], key(1)...), 7), 7, "CRL", false},
 		{"CRL number made up", put("crls", append(issuer[:32:32], key(9)...), make([]byte, 16)), size, "CRL numbers", false},
 		{"time-stamp", flipIn("timestamps", []byte{5}, 7), 9, "time-stamp", false},
+		{"intended destruction forgotten", remove("duties", key(11)), 11, "does not have this intent", false},
+		{"destruction open again", put("duties", key(11), key(0)), 12, "closed by another entry or none", false},
+		{"destruction closed by another", put("duties", key(11), key(13)), 11, "closed by entry 13, which does not", false},
+		{"intended destruction made up", put("duties", key(3), key(0)), size, "intended destructions", false},
 		{"time-stamp made up", put("timestamps", []byte{6}, key(9)), size, "time-stamps", false},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.found(t, whole, o) })
@@ -251,7 +255,7 @@ func TestReport(t *testing.T) {
 	}
 	text, err := json.Marshal(report)
 	empty := sha256.Sum256(nil)
-	if want := `{"ok":true,"entries":0,"certificates":0,"root":"` + hex.EncodeToString(empty[:]) + `","faults":[],"signed_entries":0,"sealed_bodies":0,"origin":"` +
+	if want := `{"ok":true,"entries":0,"certificates":0,"root":"` + hex.EncodeToString(empty[:]) + `","faults":[],"signed_entries":0,"sealed_bodies":0,"open_key_duties":0,"origin":"` +
 		journaltest.Origin + `","journal_key":"` + j.VerifierKey() + `"}`; err != nil || string(text) != want {
 		t.Errorf("report %s, %v; want %s", text, err, want)
 	}
