@@ -2,55 +2,89 @@ package hsmtest
 
 import (
 	_ "embed" // the faulty module's source
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
 //go:embed testdata/faulty/faulty.c
 var faultyModule string
 
-// Faulty is a SoftHSM token behind a module that breaks calls on demand: testdata/faulty/faulty.c. It needs a C compiler.
+// Faulty is a SoftHSM token behind a module that breaks calls on demand, keeps time like a network HSM, or has no token for a while:
+// testdata/faulty/faulty.c, whose opening comment has all that it can do. The module finds its orders in its own folder, so it needs
+// no environment of its own, works in a process that only has ModuleEnv, and several of them can be loaded side by side. It needs
+// a C compiler.
 type Faulty struct {
 	*Token
 	dir string
 }
 
-// NewFaulty makes one, as SoftHSM does, that breaks nothing yet. Its module's environment is in Config.ModuleEnv.
+// NewFaulty makes one, as SoftHSM does, that breaks nothing yet.
 func NewFaulty(t testing.TB) *Faulty {
 	t.Helper()
-	f := &Faulty{Token: SoftHSM(t), dir: t.TempDir()}
-	env := map[string]string{
-		"FAULTY_MODULE": f.Module, "FAULTY_CONTROL": filepath.Join(f.dir, "control"), "FAULTY_LOG": filepath.Join(f.dir, "log"),
+	return faulty(t, SoftHSM(t))
+}
+
+// Beside makes a second one, with a token of that label in the same SoftHSM folder and with the same PIN, behind a module of its own:
+// what happens to the first does not happen to it. One Config reaches both.
+func (f *Faulty) Beside(t testing.TB, label string) *Faulty {
+	t.Helper()
+	second := *f.Token
+	second.Label = label
+	second.Module = filepath.Join(t.TempDir(), "softhsm.so") // a copy: one library would be initialised for both
+	copyFile(t, second.Module, softHSMModule(t))
+	second.Init(t, label)
+	return faulty(t, &second)
+}
+
+func faulty(t testing.TB, token *Token) *Faulty {
+	t.Helper()
+	library, err := faultyLibrary()
+	if err != nil {
+		t.Fatalf("build the faulty module (it needs a C compiler): %v\n%s", err, library)
 	}
-	for name, value := range env {
-		t.Setenv(name, value)
-		f.Config.ModuleEnv[name] = value
-	}
-	f.Module = filepath.Join(f.dir, "faulty.so")
-	source := filepath.Join(f.dir, "faulty.c")
-	write(t, source, faultyModule)
-	if out, err := exec.Command("cc", "-shared", "-fPIC", "-O1", "-pthread", "-o", f.Module, source, "-ldl").CombinedOutput(); err != nil {
-		t.Fatalf("build the faulty module (it needs a C compiler): %v\n%s", err, out)
-	}
+	f := &Faulty{Token: token, dir: t.TempDir()}
+	write(t, filepath.Join(f.dir, "behind"), token.Module)
+	token.Module = filepath.Join(f.dir, "faulty.so")
+	write(t, token.Module, string(library))
 	return f
 }
 
-// Break has calls fail from now on, one line each as faulty.c describes. Without lines nothing fails any more. Calls are counted anew.
+// faultyLibrary builds the module, once per process. With an error it returns what the compiler said.
+var faultyLibrary = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "zegel-faulty-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	library := filepath.Join(dir, "faulty.so")
+	compiler := exec.Command("cc", "-shared", "-fPIC", "-O1", "-pthread", "-o", library, "-x", "c", "-", "-ldl")
+	compiler.Stdin = strings.NewReader(faultyModule)
+	if out, err := compiler.CombinedOutput(); err != nil {
+		return out, err
+	}
+	return os.ReadFile(library)
+})
+
+func copyFile(t testing.TB, to, from string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, to, string(data))
+}
+
+// Break gives the module its orders from now on, one line each as faulty.c describes. Without lines nothing fails any more. Calls are counted
+// anew.
 func (f *Faulty) Break(t testing.TB, lines ...string) {
 	t.Helper()
 	control := filepath.Join(f.dir, "control")
-	old, err := os.ReadFile(control)
-	if err != nil && !os.IsNotExist(err) {
-		t.Fatal(err)
-	}
-	text := strings.Join(lines, "\n") + "\n"
-	if text == string(old) {
-		text += "\n" // another text, so that the module counts anew
-	}
-	write(t, control+".new", text)
+	write(t, control+".new", strings.Join(lines, "\n")+"\n")
 	if err := os.Rename(control+".new", control); err != nil {
 		t.Fatal(err)
 	}
@@ -77,4 +111,39 @@ func (f *Faulty) Answers(t testing.TB, function string) []string {
 func (f *Faulty) Forget(t testing.TB) {
 	t.Helper()
 	write(t, filepath.Join(f.dir, "log"), "")
+}
+
+// Calls says how many calls of function, by any process, there were since Break was last called.
+func (f *Faulty) Calls(t testing.TB, function string) int {
+	t.Helper()
+	_, list, _ := strings.Cut(faultyModule, "names[COUNT] = {")
+	list, _, _ = strings.Cut(list, "}")
+	for i, name := range strings.Split(list, ",") {
+		if strings.TrimSpace(name) != `"`+function+`"` {
+			continue
+		}
+		control, err := os.Stat(filepath.Join(f.dir, "control"))
+		if err == nil && control.ModTime().Nanosecond() != f.state(t, 2) {
+			return 0 // no call yet
+		}
+		return f.state(t, 3+i)
+	}
+	t.Fatalf("PKCS#11 has no function %s", function)
+	return 0
+}
+
+// Sessions says how many sessions the module behind has open: those the callers know of, and those that leaked.
+func (f *Faulty) Sessions(t testing.TB) int {
+	t.Helper()
+	return f.state(t, 3+68)
+}
+
+// state reads one word of faulty.c's struct state.
+func (f *Faulty) state(t testing.TB, word int) int {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(f.dir, "state"))
+	if err != nil || len(data) < 8*(word+1) {
+		t.Fatalf("read the faulty module's counts: %d bytes, %v", len(data), err)
+	}
+	return int(binary.NativeEndian.Uint64(data[8*word:]))
 }
