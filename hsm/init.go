@@ -31,7 +31,7 @@ func InitToken(c Config, i TokenInit) (err error) {
 	if err != nil {
 		return fmt.Errorf("initialise token %q: %w", i.Label, err)
 	}
-	if err := m.ctx.InitToken(slot, string(i.SOPIN), i.Label); err != nil {
+	if err := m.ctx.InitToken(slot, i.SOPIN, i.Label); err != nil {
 		return fmt.Errorf("initialise token %q: C_InitToken: %w", i.Label, err)
 	}
 	if err := m.setUserPIN(slot, i); err != nil {
@@ -75,10 +75,10 @@ func (m *module) setUserPIN(slot uint, i TokenInit) error {
 		return fmt.Errorf("C_OpenSession: %w", err)
 	}
 	defer m.ctx.CloseSession(session) //nolint:errcheck // the module is finalized next
-	if err := m.ctx.Login(session, pkcs11.CKU_SO, string(i.SOPIN)); err != nil {
+	if err := m.ctx.Login(session, pkcs11.CKU_SO, i.SOPIN); err != nil {
 		return fmt.Errorf("C_Login of the security officer: %w", err)
 	}
-	if err := m.ctx.InitPIN(session, string(i.PIN)); err != nil {
+	if err := m.ctx.InitPIN(session, i.PIN); err != nil {
 		return fmt.Errorf("C_InitPIN: %w", err)
 	}
 	if err := m.ctx.Logout(session); err != nil {

@@ -197,14 +197,9 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 		return nil, fmt.Errorf("token %q has no mechanism for %s (0x%x)", k.token.label, s.scheme, mechanism.Mechanism)
 	}
 	var signature []byte
-	err = k.token.run(k.uri, k.private, func(session pkcs11.SessionHandle, private object) error {
-		if err := k.token.ctx.SignInit(session, []*pkcs11.Mechanism{mechanism}, private); err != nil {
-			return fmt.Errorf("C_SignInit: %w", err)
-		}
-		if signature, err = k.token.ctx.Sign(session, message); err != nil {
-			return fmt.Errorf("C_Sign: %w", err)
-		}
-		return nil
+	err = k.token.run(k.uri, k.private, func(session pkcs11.SessionHandle, private object) (err error) {
+		signature, err = k.token.ctx.SignOnce(session, mechanism, private, message, nil)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("token %q: %w", k.token.label, err)

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/hsm/internal/cryptoki"
 )
 
 func TestParseKeyAlgorithm(t *testing.T) {
@@ -267,7 +269,8 @@ func TestFaults(t *testing.T) {
 		{wrap(pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED), faultModule, repairModule},
 		{wrap(pkcs11.CKR_GENERAL_ERROR), faultGeneral, repairSession},
 		{wrap(0x80000001), faultGeneral, repairSession},
-		{explainDecrypt("a", pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)), faultNone, repairNothing},
+		{explainDecrypt("a", &cryptoki.CallError{Function: "C_Decrypt", Err: pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)}), faultNone, repairNothing},
+		{explainDecrypt("a", &cryptoki.CallError{Function: "C_DecryptInit", Err: pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)}), faultGeneral, repairSession},
 		{fmt.Errorf("%w: %w", ErrPINRefused, wrap(pkcs11.CKR_PIN_INCORRECT)), faultPIN, repairNothing},
 		{fmt.Errorf("%w: %w", errNotFoundAgain, ErrNotFound), faultKey, repairLogin},
 	} {

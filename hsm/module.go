@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/hsm/internal/cryptoki"
 )
 
 // module is a loaded and initialised PKCS#11 library.
 type module struct {
 	path      string
-	ctx       cryptoki
+	ctx       cryptoki.Library
 	owned     bool // we initialised it, so we finalize it
 	info      pkcs11.Info
 	repairing chan struct{} // has one place, for the call that repairs
@@ -41,9 +43,9 @@ func loadModule(path string, env map[string]string) (*module, error) {
 	if !stat.Mode().IsRegular() {
 		return nil, fmt.Errorf("load PKCS#11 module %s: not a file: module-path names the library itself", path)
 	}
-	ctx := pkcs11.New(path)
-	if ctx == nil {
-		return nil, fmt.Errorf("load PKCS#11 module %s: not a PKCS#11 library for this machine, or a library it needs is missing (ldd %s)", path, path)
+	ctx, err := cryptoki.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("load PKCS#11 module %s: %w", path, err)
 	}
 	m := &module{path: path, ctx: ctx, owned: true, repairing: make(chan struct{}, 1), tokens: make(map[uint]*token)}
 	switch err := ctx.Initialize(); {

@@ -63,15 +63,18 @@ func (u URI) pinOrigin() string {
 // hasPIN reports whether u says where its PIN is.
 func (u URI) hasPIN() bool { return u.PINSource != "" || u.pinValue != nil }
 
-// withPIN fetches u's PIN, hands it to use and wipes it. use must not keep the string: its bytes are the ones wiped.
-func (u URI) withPIN(use func(pin string) error) error {
+// withPIN fetches u's PIN, hands it to use and wipes it.
+func (u URI) withPIN(use func(pin []byte) error) error {
 	pin, err := u.readPIN()
 	if err != nil {
 		return err
 	}
 	defer clear(pin)
-	return use(unsafe.String(unsafe.SliceData(pin), len(pin)))
+	return use(pin)
 }
+
+// text is pin as a string, the same memory: not to be kept.
+func text(pin []byte) string { return unsafe.String(unsafe.SliceData(pin), len(pin)) }
 
 func (u URI) readPIN() ([]byte, error) {
 	if u.pinValue != nil {

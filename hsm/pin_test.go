@@ -54,8 +54,8 @@ func TestReadPIN(t *testing.T) {
 		{err: "add pin-source="},
 	} {
 		var got string
-		err := URI{PINSource: test.source}.withPIN(func(pin string) error {
-			got = strings.Clone(pin)
+		err := URI{PINSource: test.source}.withPIN(func(pin []byte) error {
+			got = string(pin)
 			return nil
 		})
 		if test.err == "" && (err != nil || got != test.want) {
@@ -73,10 +73,10 @@ func TestReadPIN(t *testing.T) {
 func TestWithPINWipes(t *testing.T) {
 	value := []byte("1234")
 	u := URI{pinValue: &value}
-	var kept string
+	var kept []byte
 	for range 2 { // the value in the URI itself stays, for the next token or key
-		err := u.withPIN(func(pin string) error {
-			if pin != "1234" {
+		err := u.withPIN(func(pin []byte) error {
+			if string(pin) != "1234" {
 				t.Errorf("PIN %q", pin)
 			}
 			kept = pin
@@ -86,7 +86,7 @@ func TestWithPINWipes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if kept != "\x00\x00\x00\x00" {
+	if string(kept) != "\x00\x00\x00\x00" {
 		t.Errorf("the PIN is still in memory: %q", kept)
 	}
 }

@@ -58,8 +58,8 @@ func readSoftFile(u URI) (softFile, error) {
 		return softFile{}, fmt.Errorf("open key file: %w", err)
 	}
 	var plain []byte
-	err = u.withPIN(func(pin string) error {
-		identity, err := age.NewScryptIdentity(pin)
+	err = u.withPIN(func(pin []byte) error {
+		identity, err := age.NewScryptIdentity(text(pin))
 		if err != nil {
 			return fmt.Errorf("open key file %s: %w", path, err)
 		}
@@ -113,7 +113,7 @@ func (t *Tokens) writeSoftFile(u URI, f softFile) error {
 	}
 	defer clear(plain)
 	var sealed bytes.Buffer
-	if err := u.withPIN(func(pin string) error { return t.sealSoftFile(&sealed, plain, pin) }); err != nil {
+	if err := u.withPIN(func(pin []byte) error { return t.sealSoftFile(&sealed, plain, text(pin)) }); err != nil {
 		return err
 	}
 	if err := durable.MkdirAll(u.Dir, 0o700); err != nil {

@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/hsm/internal/cryptoki"
 )
 
 // token is one token of a module: its login, its administrative session and its pool.
 type token struct {
 	module     *module
-	ctx        cryptoki
+	ctx        cryptoki.Library
 	slot       uint // changes while the pool's traffic is held
 	label      string
 	info       pkcs11.TokenInfo
@@ -92,7 +94,7 @@ func (t *token) logIn(u URI) error {
 		err = t.mayTry()
 	}
 	if u.hasPIN() && err == nil {
-		err = u.withPIN(func(pin string) error {
+		err = u.withPIN(func(pin []byte) error {
 			return t.explainLogin(u, t.ctx.Login(session, pkcs11.CKU_USER, pin))
 		})
 	}

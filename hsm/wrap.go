@@ -7,6 +7,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/zegel-tsp/zegel/hsm/internal/cryptoki"
 	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
@@ -200,28 +201,17 @@ func (t *token) checkSecretKey(session pkcs11.SessionHandle, u URI, made object)
 
 func (s *tokenSecret) seal(iv, plaintext, additional []byte) (usedIV, ciphertext []byte, err error) {
 	err = s.token.run(s.uri, s.key, func(session pkcs11.SessionHandle, key object) error {
-		params := pkcs11.NewGCMParams(iv, additional, tagSize*8) // the token may write its own IV there
-		defer params.Free()
-		if err := s.token.ctx.EncryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, key); err != nil {
-			return fmt.Errorf("token %q: C_EncryptInit: %w", s.token.label, err)
+		if usedIV, ciphertext, err = s.token.ctx.EncryptGCM(session, key, iv, additional, plaintext); err != nil {
+			return fmt.Errorf("token %q: %w", s.token.label, err)
 		}
-		if ciphertext, err = s.token.ctx.Encrypt(session, plaintext); err != nil {
-			return fmt.Errorf("token %q: C_Encrypt: %w", s.token.label, err)
-		}
-		usedIV = params.IV()
 		return nil
 	})
 	return usedIV, ciphertext, err
 }
 
 func (s *tokenSecret) open(iv, ciphertext, additional []byte) (plaintext []byte, err error) {
-	params := pkcs11.NewGCMParams(iv, additional, tagSize*8)
-	defer params.Free()
 	err = s.token.run(s.uri, s.key, func(session pkcs11.SessionHandle, key object) error {
-		if err := s.token.ctx.DecryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, key); err != nil {
-			return fmt.Errorf("token %q: C_DecryptInit: %w", s.token.label, err)
-		}
-		if plaintext, err = s.token.ctx.Decrypt(session, ciphertext); err != nil {
+		if plaintext, err = s.token.ctx.DecryptGCM(session, key, iv, additional, ciphertext); err != nil {
 			return explainDecrypt(s.token.label, err)
 		}
 		return nil
@@ -229,16 +219,20 @@ func (s *tokenSecret) open(iv, ciphertext, additional []byte) (plaintext []byte,
 	return plaintext, err
 }
 
-// explainDecrypt sorts the answers of C_Decrypt. A tag that does not fit is CKR_ENCRYPTED_DATA_INVALID by the standard,
+// explainDecrypt sorts the answers of C_Decrypt, which are not those of C_DecryptInit. A tag that does not fit is CKR_ENCRYPTED_DATA_INVALID by the standard,
 // CKR_GENERAL_ERROR with SoftHSM 2.6 and CKR_FUNCTION_FAILED with others.
 func explainDecrypt(label string, err error) error {
+	var call *cryptoki.CallError
+	if !errors.As(err, &call) || call.Function != "C_Decrypt" {
+		return fmt.Errorf("token %q: %w", label, err)
+	}
 	for _, code := range []pkcs11.Error{
 		pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DATA_INVALID,
 		pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED,
 	} {
 		if errors.Is(err, code) {
-			return fmt.Errorf("token %q: C_Decrypt: %w: %w", label, err, ErrWrapped)
+			return fmt.Errorf("token %q: %w: %w", label, err, ErrWrapped)
 		}
 	}
-	return fmt.Errorf("token %q: C_Decrypt: %w", label, err)
+	return fmt.Errorf("token %q: %w", label, err)
 }

@@ -118,7 +118,8 @@ var rooms = map[string][]string{
 	"tsa":                          {"policy", "internal/journal", "internal/der", "internal/failpoint"},
 	"internal/audit":               {"policy", "internal/journal", "internal/der"},
 	"policy":                       {"internal/der", "internal/strictyaml"},
-	"hsm":                          {"internal/durable", "internal/failpoint"},
+	"hsm":                          {"hsm/internal/cryptoki", "internal/durable", "internal/failpoint"},
+	"hsm/internal/cryptoki":        {},
 	"hsm/hsmtest":                  {"hsm"},
 	"internal/journal":             {"internal/durable", "internal/failpoint"},
 	"internal/journal/journaltest": {"internal/journal"},
@@ -155,7 +156,7 @@ func checkImports(files []*File) []string {
 
 // owners are the libraries that only some packages may import; an empty list means tests only.
 var owners = map[string][]string{
-	"github.com/miekg/pkcs11":        {"hsm", "hsm/hsmtest"},
+	"github.com/miekg/pkcs11":        {"hsm", "hsm/internal/cryptoki", "hsm/hsmtest"},
 	"go.etcd.io/bbolt":               {"internal/journal", "internal/journal/journaltest"},
 	"filippo.io/age":                 {"hsm"},
 	"github.com/zmap/zlint/v3":       {"policy"},
@@ -198,6 +199,7 @@ var promises = map[string]string{
 	"internal/audit":               "Package audit re-judges a whole journal",
 	"internal/journal/journaltest": "Package journaltest ",
 	"hsm/hsmtest":                  "Package hsmtest ",
+	"hsm/internal/cryptoki":        "Package cryptoki calls a PKCS#11 library, in this process or in one of its own that can be killed",
 	"testdata/request":             "Package request ",
 	"cmd/zegel":                    "Command zegel is the officers' tool",
 	"cmd/zegel-ca":                 "Command zegel-ca ",
