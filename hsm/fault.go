@@ -166,7 +166,7 @@ var faults = map[pkcs11.Error]fault{
 func faultOf(err error) fault {
 	var code pkcs11.Error
 	switch {
-	case err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrWrapped):
+	case err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrDistrusted) || errors.Is(err, ErrWrapped):
 		return faultNone
 	case errors.Is(err, ErrPINRefused):
 		return faultPIN

@@ -80,7 +80,7 @@ func (t *Tokens) moduleOf(u URI) (*module, error) {
 	if m := t.modules[u.ModulePath]; m != nil {
 		return m, nil
 	}
-	m, err := loadModule(u.ModulePath, t.config.ModuleEnv)
+	m, err := loadModule(u.ModulePath, t.config.ModuleEnv, t.watch)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +119,7 @@ func (m *module) states(u URI, sessions int) ([]TokenState, error) {
 		}
 		states = append(states, token.state(info))
 		if !known && info.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
+			m.watch.remove(token)
 			delete(m.tokens, slot) // it may have another label and serial number once it is initialised
 		}
 	}

@@ -27,6 +27,7 @@ var _ crypto.Signer = (*Key)(nil)
 
 // privateKey is the half of a Key that a token or a soft token has.
 type privateKey interface {
+	// sign returns a signature that the public half verifies.
 	sign(signing) ([]byte, error)
 	describe(*KeyInfo) error
 }
@@ -36,6 +37,8 @@ type signing struct {
 	scheme scheme
 	hash   crypto.Hash // 0 for Ed25519
 	input  []byte      // a digest of hash; for Ed25519 the message
+
+	unverified bool // for a measurement: the signature is thrown away
 }
 
 type scheme string
@@ -55,12 +58,26 @@ func (k *Key) Public() crypto.PublicKey { return k.public }
 // an *rsa.PSSOptions; the salt is then as long as the digest (TS 119 312 knows no other). An Ed25519 key signs the
 // message itself, with opts.HashFunc() zero. rand is not used: the token, or crypto/rand, has the randomness.
 //
-// Sign waits while all sessions of the token are busy.
+// Every signature is verified before it is returned. One that the public half does not verify takes the token out of service
+// (ErrDistrusted). Sign waits while all sessions of the token are busy.
 func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return k.sign(digest, opts, verified)
+}
+
+// verification is whether a signature is held against the public key.
+type verification bool
+
+const (
+	verified   verification = true
+	unverified verification = false // for a measurement, which throws the signatures away
+)
+
+func (k *Key) sign(digest []byte, opts crypto.SignerOpts, v verification) ([]byte, error) {
 	s, err := checkSigning(k.public, digest, opts)
 	if err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", k.name, err)
 	}
+	s.unverified = v == unverified
 	if err := k.gate.enter(); err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", k.name, err)
 	}
@@ -205,10 +222,18 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 		return nil, fmt.Errorf("token %q: %w", k.token.label, err)
 	}
 	if s.scheme == schemeECDSA {
-		return encodeECDSA(signature)
+		if signature, err = encodeECDSA(signature); err != nil {
+			return nil, k.token.distrust(err)
+		}
+	}
+	if !s.unverified && !s.verifies(k.public, signature) {
+		return nil, k.token.distrust(errWrongSignature)
 	}
 	return signature, nil
 }
+
+// errWrongSignature is why a key, or its token, is trusted no more.
+var errWrongSignature = errors.New("the public key does not verify a signature that it made")
 
 // prepare translates s into a mechanism and what the token is to sign with it.
 func (k *tokenKey) prepare(s signing) (*pkcs11.Mechanism, []byte, error) {

@@ -18,6 +18,7 @@ import (
 // module is a loaded and initialised PKCS#11 library.
 type module struct {
 	path      string
+	watch     *watch
 	ctx       cryptoki.Library
 	owned     bool // we initialised it, so we finalize it
 	info      pkcs11.Info
@@ -29,7 +30,7 @@ type module struct {
 }
 
 // loadModule sets the variables the library reads, loads it and initialises it for use by many threads.
-func loadModule(path string, env map[string]string) (*module, error) {
+func loadModule(path string, env map[string]string, w *watch) (*module, error) {
 	if err := setEnvironment(env); err != nil {
 		return nil, err
 	}
@@ -47,7 +48,7 @@ func loadModule(path string, env map[string]string) (*module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load PKCS#11 module %s: %w", path, err)
 	}
-	m := &module{path: path, ctx: ctx, owned: true, repairing: make(chan struct{}, 1), tokens: make(map[uint]*token)}
+	m := &module{path: path, watch: w, ctx: ctx, owned: true, repairing: make(chan struct{}, 1), tokens: make(map[uint]*token)}
 	switch err := ctx.Initialize(); {
 	case errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)):
 		m.owned = false
@@ -162,6 +163,7 @@ func (m *module) tokenAt(slot uint, info pkcs11.TokenInfo, sessions int) (*token
 	slices.Sort(t.mechanisms)
 	t.pool = newPool(t, sessionLimit(info, sessions))
 	m.tokens[slot] = t
+	m.watch.add(t)
 	return t, nil
 }
 

@@ -152,13 +152,14 @@ func (p *pool) drop() error {
 // forget takes all sessions for gone; tell: they are closed in case they are not. The caller holds the traffic.
 func (p *pool) forget(tell bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	forgotten := p.idle
+	p.idle, p.opened = nil, 0
+	p.mu.Unlock() // what only counts sessions is not to wait for the module
 	if tell {
-		for _, session := range p.idle {
+		for _, session := range forgotten {
 			_ = p.closeSession(session)
 		}
 	}
-	p.idle, p.opened = nil, 0
 }
 
 // close closes the idle sessions. The caller has seen to it that no call is running.

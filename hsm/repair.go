@@ -70,6 +70,9 @@ func (h *handle) in(t *token, session pkcs11.SessionHandle) (*place, error) {
 // run calls use with a session and the object of h, and repairs what stands in the way. use may be called several times; it
 // must not matter when only the last one counts.
 func (t *token) run(u URI, h *handle, use func(pkcs11.SessionHandle, object) error) error {
+	if err := t.trust.check(); err != nil {
+		return err
+	}
 	missing, err := h.missing.admit()
 	if err != nil {
 		return err
@@ -133,6 +136,9 @@ func (t *token) try(u URI, h *handle, use func(pkcs11.SessionHandle, object) err
 		}
 		stale := false
 		err = t.pool.run(func(session pkcs11.SessionHandle) error {
+			if err := t.trust.check(); err != nil {
+				return err // also who waited for a session while it was lost
+			}
 			if stale = at.epoch != t.epoch.Load(); stale {
 				return nil // repaired since: the handle may name another key by now
 			}

@@ -165,7 +165,16 @@ func destroySoft(u URI) error {
 }
 
 // softKey is a private key in memory.
-type softKey struct{ signer crypto.Signer }
+type softKey struct {
+	name   string // of its URI
+	signer crypto.Signer
+	trust  trust
+	owner  *Tokens
+}
+
+func (t *Tokens) newSoftKey(name string, signer crypto.Signer) *Key {
+	return &Key{name: name, public: signer.Public(), private: &softKey{name: name, signer: signer, owner: t}, gate: &t.gate}
+}
 
 func (t *Tokens) softKey(u URI) (*Key, error) {
 	f, err := readSoftFile(u)
@@ -180,7 +189,7 @@ func (t *Tokens) softKey(u URI) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Key{name: u.Name(), public: signer.Public(), private: softKey{signer}, gate: &t.gate}, nil
+	return t.newSoftKey(u.Name(), signer), nil
 }
 
 // signer reads the private key of u's file, which is of the algorithm that the file says.
@@ -249,7 +258,29 @@ func newSoftSigner(algorithm KeyAlgorithm) (crypto.Signer, error) {
 	return nil, fmt.Errorf("unknown key algorithm %q", algorithm)
 }
 
-func (k softKey) sign(s signing) ([]byte, error) {
+// sign verifies, too: a bit that flips in memory, or a fault in the processor, makes wrong signatures as well as a broken device does,
+// and one wrong RSA signature can give the key away (Boneh, DeMillo, Lipton 1997).
+func (k *softKey) sign(s signing) ([]byte, error) {
+	if err := k.trust.check(); err != nil {
+		return nil, err
+	}
+	signature, err := k.compute(s)
+	if err != nil {
+		return nil, err
+	}
+	if !s.unverified && !s.verifies(k.signer.Public(), signature) {
+		return nil, k.distrust()
+	}
+	return signature, nil
+}
+
+// distrust takes this key out of service, and no other: others lie elsewhere in memory.
+func (k *softKey) distrust() error {
+	k.owner.watch.addSoft(k)
+	return k.trust.lose(k.owner.config.Log, k.name, errWrongSignature)
+}
+
+func (k *softKey) compute(s signing) ([]byte, error) {
 	switch s.scheme {
 	case schemeECDSA, schemePKCS1v15:
 		return k.signer.Sign(rand.Reader, s.input, s.hash)
@@ -261,7 +292,7 @@ func (k softKey) sign(s signing) ([]byte, error) {
 	return nil, fmt.Errorf("scheme %q", s.scheme)
 }
 
-func (softKey) describe(info *KeyInfo) error {
+func (*softKey) describe(info *KeyInfo) error {
 	describeSoft(info)
 	return nil
 }
@@ -327,6 +358,9 @@ func (s softSecret) open(iv, ciphertext, additional []byte) ([]byte, error) {
 	}
 	return plaintext, nil
 }
+
+// distrust refuses this one result: Wrap is called once, when a journal is made.
+func (softSecret) distrust(cause error) error { return fmt.Errorf("%w: %w", ErrDistrusted, cause) }
 
 func (softSecret) describe(info *KeyInfo) error {
 	describeSoft(info)

@@ -23,6 +23,7 @@ type token struct {
 	mechanisms []uint // sorted
 	pool       *pool
 	breaker    breaker
+	trust      trust
 	epoch      atomic.Uint64 // changes while the pool's traffic is held; handles are good in one epoch
 
 	// admin guards what follows. Look-ups, attributes and key generation run under it, one at a time, on a read-write session
@@ -60,6 +61,9 @@ func (t *token) administer(u URI, use func(pkcs11.SessionHandle) error) error {
 
 // withAdmin is administer without the renewal.
 func (t *token) withAdmin(u URI, use func(pkcs11.SessionHandle) error) error {
+	if err := t.trust.check(); err != nil {
+		return err
+	}
 	if err := t.pool.traffic.enter(); err != nil {
 		return err
 	}

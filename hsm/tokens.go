@@ -3,6 +3,7 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"sync"
 )
@@ -23,12 +24,14 @@ type Config struct {
 	// SoftWorkFactor is log2 of scrypt's N for the key files that soft tokens get; 0: 15, which makes opening one cost some 90 ms
 	// of one core. Tests take less; keys that matter do not.
 	SoftWorkFactor int
+	Log            *slog.Logger // gets what an officer has to know; nil: nobody does
 }
 
 // Tokens are the PKCS#11 tokens and soft tokens a process uses. Safe for concurrent use.
 type Tokens struct {
 	config Config
 	gate   gate
+	watch  *watch
 
 	mu      sync.Mutex
 	modules map[string]*module // by path; each is loaded once
@@ -43,7 +46,10 @@ func New(c Config) *Tokens {
 	if c.SoftWorkFactor <= 0 || c.SoftWorkFactor > maxSoftWorkFactor {
 		c.SoftWorkFactor = softWorkFactor
 	}
-	return &Tokens{config: c, modules: make(map[string]*module)}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Tokens{config: c, watch: &watch{log: c.Log}, modules: make(map[string]*module)}
 }
 
 // Key opens the one key pair that uri names (RFC 7512, or softtoken:); an error says what was found instead. A private key that
@@ -148,18 +154,9 @@ func open[T any](t *Tokens, verb, uri string, do func(URI) (*T, error)) (*T, err
 
 // token finds the token that u names, loading its module first. The token is not logged in to.
 func (t *Tokens) token(u URI) (*token, error) {
-	if u.ModulePath == "" {
-		return nil, errors.New("the URI has no module-path: add ?module-path=/absolute/path/of/the/pkcs11/module.so")
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	m := t.modules[u.ModulePath]
-	if m == nil {
-		loaded, err := loadModule(u.ModulePath, t.config.ModuleEnv)
-		if err != nil {
-			return nil, err
-		}
-		m, t.modules[u.ModulePath] = loaded, loaded
+	m, err := t.moduleOf(u)
+	if err != nil {
+		return nil, err
 	}
 	return m.token(u, t.config.Sessions)
 }

@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 
@@ -35,9 +36,13 @@ type secretKey interface {
 	seal(iv, plaintext, additional []byte) (usedIV, ciphertext []byte, err error)
 	open(iv, ciphertext, additional []byte) ([]byte, error)
 	describe(*KeyInfo) error
+	// distrust takes the token out of service for cause and returns what calls fail with from now on.
+	distrust(cause error) error
 }
 
-// Wrap encrypts secret, of 1 to 4096 bytes, under the token's key with a fresh random IV. The result is 29 bytes longer.
+// Wrap encrypts secret, of 1 to 4096 bytes, under the token's key with a fresh random IV. The result is 29 bytes longer. It was opened
+// again and compared: GCM's tag shows a wrong ciphertext to whoever opens it, and by then the secret may be nowhere else. One that
+// does not open takes the token out of service (ErrDistrusted).
 func (w *WrappingKey) Wrap(secret []byte) ([]byte, error) {
 	if len(secret) == 0 || len(secret) > maxSecret {
 		return nil, fmt.Errorf("wrap with %s: a secret of %d bytes, 1 to %d are possible", w.name, len(secret), maxSecret)
@@ -55,7 +60,27 @@ func (w *WrappingKey) Wrap(secret []byte) ([]byte, error) {
 	if len(iv) != ivSize || len(ciphertext) != len(secret)+tagSize {
 		return nil, fmt.Errorf("wrap with %s: the token answered with an IV of %d and a ciphertext of %d bytes for %d", w.name, len(iv), len(ciphertext), len(secret))
 	}
-	return append(append([]byte{wrapVersion}, iv...), ciphertext...), nil
+	wrapped := append(append([]byte{wrapVersion}, iv...), ciphertext...)
+	if err := w.checkOpens(wrapped, secret); err != nil {
+		return nil, fmt.Errorf("wrap with %s: %w", w.name, err)
+	}
+	return wrapped, nil
+}
+
+// checkOpens tries twice: tokens answer a transient fault and a tag that does not fit by one code.
+func (w *WrappingKey) checkOpens(wrapped, secret []byte) error {
+	for range 2 {
+		again, err := w.secret.open(wrapped[1:1+ivSize], wrapped[1+ivSize:], wrapped[:1])
+		same := subtle.ConstantTimeCompare(again, secret) == 1
+		clear(again)
+		switch {
+		case err == nil && same:
+			return nil
+		case err != nil && !errors.Is(err, ErrWrapped):
+			return err
+		}
+	}
+	return w.secret.distrust(errors.New("a secret that it wrapped does not open again"))
 }
 
 // Unwrap returns the secret that Wrap was given. Bytes that were changed, or wrapped by another key, are ErrWrapped. The caller
@@ -208,6 +233,8 @@ func (s *tokenSecret) seal(iv, plaintext, additional []byte) (usedIV, ciphertext
 	})
 	return usedIV, ciphertext, err
 }
+
+func (s *tokenSecret) distrust(cause error) error { return s.token.distrust(cause) }
 
 func (s *tokenSecret) open(iv, ciphertext, additional []byte) (plaintext []byte, err error) {
 	err = s.token.run(s.uri, s.key, func(session pkcs11.SessionHandle, key object) error {

@@ -43,7 +43,7 @@ func main() {
 
 // run is the daemon's life: keys, journal, recovery, and only then anybody who asks.
 func run(ctx context.Context, e daemon.Env, c *config) (err error) {
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens)})
+	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
 
 	clk, err := clock.Parse(c.Clock, clockLimit)
@@ -65,6 +65,7 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 		return err
 	}
 	service := service{issuer: issuer, journal: j, clock: clk}
+	service.health = daemon.Together(service.issuing, tokens.Health)
 	servers, err := servers(e, c, service)
 	if err != nil {
 		return err
@@ -148,10 +149,11 @@ type service struct {
 	issuer  *ca.Issuer
 	journal *journal.Journal
 	clock   clock.Clock
+	health  daemon.Health // for /health and for officers
 }
 
-// health tells the state to /health and to officers.
-func (s service) health() (map[string]any, error) {
+// issuing is the health of everything but the tokens.
+func (s service) issuing() (map[string]any, error) {
 	facts, err := s.issuer.Health()
 	state := clock.StateOf(s.clock)
 	facts["clock"] = state.Clock

@@ -38,7 +38,7 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens)})
+	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
 	key, err := tokens.Key(c.Responder.Key)
 	if err != nil {
@@ -60,11 +60,12 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
+	health := daemon.Together(responder.Health, tokens.Health)
 	// Before the first leaf is written: a port in use changes nothing.
 	listeners, err := daemon.Listen(ctx,
 		daemon.Server{Name: "ocsp", Key: "listen", Address: c.Listen, Handler: responder},
-		daemon.Server{Name: "admin", Address: c.Admin.Listen, TLS: f.admin, Handler: daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: responder.Health})},
-		daemon.Server{Name: "metrics", Address: c.Metrics.Listen, Handler: daemon.MetricsHandler(e.Registry, responder.Health)})
+		daemon.Server{Name: "admin", Address: c.Admin.Listen, TLS: f.admin, Handler: daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: health})},
+		daemon.Server{Name: "metrics", Address: c.Metrics.Listen, Handler: daemon.MetricsHandler(e.Registry, health)})
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 		}
 		return err
 	})
-	group.Go(func() error { return daemon.Warn(ctx, e.Log, responder.Health) })
+	group.Go(func() error { return daemon.Warn(ctx, e.Log, health) })
 	group.Go(func() error { return listeners.Serve(ctx, e.Log) })
 	return group.Wait()
 }

@@ -28,7 +28,7 @@ func main() {
 
 // run wires one Authority and serves it until ctx ends.
 func run(ctx context.Context, e daemon.Env, c *config) (err error) {
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens)})
+	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
 	named, err := clock.Parse(c.Clock, tsa.ClockLimit(c.Accuracy))
 	if err != nil {
@@ -46,7 +46,8 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
-	servers, err := c.servers(e, authority, j)
+	s := service{authority, j, daemon.Together(authority.Health, tokens.Health)}
+	servers, err := c.servers(e, s)
 	if err != nil {
 		return err
 	}
@@ -64,7 +65,7 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return authority.Run(ctx) })
-	g.Go(func() error { return daemon.Warn(ctx, e.Log, authority.Health) })
+	g.Go(func() error { return daemon.Warn(ctx, e.Log, s.health) })
 	g.Go(func() error { return j.Run(ctx, checkpointEvery) })
 	g.Go(func() error { return listeners.Serve(ctx, e.Log) })
 	return g.Wait()

@@ -12,33 +12,40 @@ import (
 	"github.com/zegel-tsp/zegel/tsa"
 )
 
+// service is what the listeners serve.
+type service struct {
+	authority *tsa.Authority
+	journal   *journal.Journal
+	health    daemon.Health
+}
+
 // servers are the daemon's listeners. The public ones serve the Authority on every path: what a TSA's URL ends with is its operator's choice.
-func (c *config) servers(e daemon.Env, a *tsa.Authority, j *journal.Journal) ([]daemon.Server, error) {
+func (c *config) servers(e daemon.Env, s service) ([]daemon.Server, error) {
 	adminTLS, err := c.Admin.TLSConfig()
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
 	list := []daemon.Server{
-		{Name: "http", Address: c.HTTP.Listen, Handler: a},
-		{Name: "admin", Address: c.Admin.Listen, TLS: adminTLS, Handler: c.admin(e, a, j)},
-		{Name: "metrics", Address: c.Metrics.Listen, Handler: daemon.MetricsHandler(e.Registry, a.Health)},
+		{Name: "http", Address: c.HTTP.Listen, Handler: s.authority},
+		{Name: "admin", Address: c.Admin.Listen, TLS: adminTLS, Handler: c.admin(e, s)},
+		{Name: "metrics", Address: c.Metrics.Listen, Handler: daemon.MetricsHandler(e.Registry, s.health)},
 	}
 	if c.HTTPS.Listen != "" {
 		publicTLS, err := c.HTTPS.TLSConfig()
 		if err != nil {
 			return nil, fmt.Errorf("https: %w", err)
 		}
-		list = append(list, daemon.Server{Name: "https", Address: c.HTTPS.Listen, TLS: publicTLS, Handler: a})
+		list = append(list, daemon.Server{Name: "https", Address: c.HTTPS.Listen, TLS: publicTLS, Handler: s.authority})
 	}
 	return list, nil
 }
 
 // admin is the officers' API: GET /v1/status for every officer, GET /v1/journal/verify for those who may judge the
 // journal.
-func (c *config) admin(e daemon.Env, a *tsa.Authority, j *journal.Journal) http.Handler {
+func (c *config) admin(e daemon.Env, s service) http.Handler {
 	var verifying sync.Mutex
 	mux := http.NewServeMux()
-	mux.Handle("/", daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: a.Health}))
+	mux.Handle("/", daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: s.health}))
 	mux.HandleFunc("GET /v1/journal/verify", func(w http.ResponseWriter, r *http.Request) {
 		officer, err := desk.OfficerOf(r, c.Officers)
 		if err == nil && !officer.Has(desk.SystemAuditor, desk.SecurityOfficer) {
@@ -53,7 +60,7 @@ func (c *config) admin(e daemon.Env, a *tsa.Authority, j *journal.Journal) http.
 			return
 		}
 		defer verifying.Unlock()
-		answerReport(w, r, j)
+		answerReport(w, r, s.journal)
 	})
 	return mux
 }

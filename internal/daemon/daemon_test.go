@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -589,4 +590,21 @@ func TestStreams(t *testing.T) {
 		}
 	}
 	t.Error("no limit was told")
+}
+
+// The health of a daemon is that of all its parts.
+func TestTogether(t *testing.T) {
+	first, second := errors.New("the first part"), errors.New("the second part")
+	part := func(name string, err error) Health {
+		return func() (map[string]any, error) {
+			return map[string]any{name: true, "warnings": []string{name + " warns"}}, err
+		}
+	}
+	silent := func() (map[string]any, error) { return nil, nil }
+	for _, c := range []struct{ a, b, want error }{{nil, nil, nil}, {first, nil, first}, {nil, second, second}, {first, second, first}} {
+		facts, err := Together(part("a", c.a), silent, part("b", c.b))()
+		if warnings, _ := facts["warnings"].([]string); err != c.want || facts["a"] != true || facts["b"] != true || !slices.Equal(warnings, []string{"a warns", "b warns"}) {
+			t.Errorf("%v and %v: %v, %v", c.a, c.b, facts, err)
+		}
+	}
 }

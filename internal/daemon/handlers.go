@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 
 // MetricsHandler serves /metrics from the registry and /health: 200 {"ready":true,...} or 503 {"ready":false,"reason":"..."}.
 // health returns facts to show (clock state among them) and why the daemon is not ready.
-func MetricsHandler(r *prometheus.Registry, health func() (facts map[string]any, err error)) http.Handler {
+func MetricsHandler(r *prometheus.Registry, health Health) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{Registry: r}))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
@@ -31,11 +33,31 @@ func MetricsHandler(r *prometheus.Registry, health func() (facts map[string]any,
 	return mux
 }
 
+// Health is how a daemon, or a part of it, is: facts to show, and why it is not ready.
+type Health func() (facts map[string]any, err error)
+
+// Together is the health of a daemon of several parts: all their facts, all their warnings, and the first reason not to be ready.
+func Together(parts ...Health) Health {
+	return func() (map[string]any, error) {
+		all, warnings := make(map[string]any), []string{}
+		var first error
+		for _, part := range parts {
+			facts, err := part()
+			maps.Copy(all, facts)
+			more, _ := facts["warnings"].([]string)
+			warnings = append(warnings, more...)
+			first = cmp.Or(first, err)
+		}
+		all["warnings"] = warnings
+		return all, first
+	}
+}
+
 // Status is what StatusHandler needs.
 type Status struct {
 	Env      Env
 	Officers []desk.Officer
-	Health   func() (facts map[string]any, err error) // as MetricsHandler's
+	Health   Health
 }
 
 // StatusHandler serves GET /v1/status to every officer, whatever the role: the facts of Health with daemon, version,
@@ -61,7 +83,7 @@ func StatusHandler(s Status) http.Handler {
 const warnEvery = 24 * time.Hour
 
 // Warn logs the warnings among the facts of health, a []string, at once and then once a day until ctx ends; it returns nil.
-func Warn(ctx context.Context, log *slog.Logger, health func() (facts map[string]any, err error)) error {
+func Warn(ctx context.Context, log *slog.Logger, health Health) error {
 	tick := time.NewTicker(warnEvery)
 	defer tick.Stop()
 	for {
@@ -79,12 +101,10 @@ func Warn(ctx context.Context, log *slog.Logger, health func() (facts map[string
 }
 
 // readiness calls health and puts its verdict among a copy of its facts.
-func readiness(health func() (map[string]any, error)) (map[string]any, error) {
+func readiness(health Health) (map[string]any, error) {
 	facts := make(map[string]any)
 	told, err := health()
-	for k, v := range told {
-		facts[k] = v
-	}
+	maps.Copy(facts, told)
 	facts["ready"] = err == nil
 	if err != nil {
 		facts["reason"] = err.Error()

@@ -227,8 +227,14 @@ func (a Algorithm) Hash() crypto.Hash { return a.hash }
 // Identifier is the DER of the AlgorithmIdentifier. The caller must not change it.
 func (a Algorithm) Identifier() []byte { return a.identifier }
 
+// Verifying is a signer that says whether it verifies its signatures itself, under Public, and returns no other.
+type Verifying interface {
+	crypto.Signer
+	VerifiesSignatures() bool
+}
+
 // Sign hashes message, signs it with key and verifies the signature before returning it
-// (a token that fails may return a wrong signature). It does not retry.
+// (a token that fails may return a wrong signature), unless key is Verifying and has done so. It does not retry.
 func (a Algorithm) Sign(key crypto.Signer, message []byte) ([]byte, error) {
 	if a.hash == 0 {
 		return nil, errors.New("sign: no algorithm")
@@ -237,6 +243,9 @@ func (a Algorithm) Sign(key crypto.Signer, message []byte) ([]byte, error) {
 	signature, err := key.Sign(rand.Reader, digest, a.opts)
 	if err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", a.name, err)
+	}
+	if v, ok := key.(Verifying); ok && v.VerifiesSignatures() {
+		return signature, nil
 	}
 	if err := a.verify(key.Public(), digest, signature); err != nil {
 		return nil, fmt.Errorf("sign with %s: the key returned a wrong signature: %w", a.name, err)

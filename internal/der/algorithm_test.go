@@ -77,6 +77,30 @@ func (w wrongSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]by
 	return w.Signer.Sign(r, digest, o)
 }
 
+// vouchingSigner says that it verifies its signatures, truly or not.
+type vouchingSigner struct {
+	crypto.Signer
+	vouches bool
+}
+
+func (v vouchingSigner) VerifiesSignatures() bool { return v.vouches }
+
+// A signature is verified once: by the signer if it says so, else here.
+func TestSignVerifiesOnce(t *testing.T) {
+	for _, s := range services(t) {
+		a, verifications := s.algorithm(t).CountVerifications()
+		for _, c := range []struct {
+			key  crypto.Signer
+			want int
+		}{{s.key, 1}, {vouchingSigner{s.key, false}, 1}, {vouchingSigner{s.key, true}, 0}} {
+			*verifications = 0
+			if _, err := a.Sign(c.key, []byte("tbs")); err != nil || *verifications != c.want {
+				t.Errorf("%s, %T: %d verifications, %v; want %d", s.name, c.key, *verifications, err, c.want)
+			}
+		}
+	}
+}
+
 // TestAlgorithm signs with every kind of key and scheme; crypto/x509 and OpenSSL read what comes out, and we what they make.
 func TestAlgorithm(t *testing.T) {
 	for _, s := range services(t) {
@@ -104,6 +128,9 @@ func (s service) judgeSignature(t *testing.T, a der.Algorithm) {
 		t.Errorf("verify of another message: %v", err)
 	}
 	if _, err := a.Sign(wrongSigner{s.key}, []byte("tbs")); !errors.Is(err, der.ErrBadSignature) {
+		t.Errorf("a wrong signature left: %v", err)
+	}
+	if _, err := a.Sign(vouchingSigner{wrongSigner{s.key}, false}, []byte("tbs")); !errors.Is(err, der.ErrBadSignature) {
 		t.Errorf("a wrong signature left: %v", err)
 	}
 	if p := a.Placeholder(s.key.Public()); len(p) < len(signature) || a.Verify(s.key.Public(), []byte("tbs"), p) == nil {
