@@ -40,7 +40,7 @@ check: need-go ## formatting, vet, staticcheck and module tidiness
 	go mod tidy -diff
 	go mod verify
 
-docs: need-go ## write docs/reference.md anew from the comments in the code
+docs: need-go ## write docs/reference.md, and the table of algorithms in docs/tokens.md, anew from the code
 	go test -count 1 -run TestReference ./internal/manual -update
 
 judges: need-go need-softhsm need-openssl need-judges ## let what others wrote judge demos of every token and key (TOKENS=… KEYS=… for some)

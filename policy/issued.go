@@ -6,6 +6,8 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"slices"
+
+	"github.com/zegel-tsp/zegel/policy/algorithms"
 )
 
 // CheckIssued is Check, and holds the certificate or draft to the CA that signs it: its name, key identifier,
@@ -27,6 +29,7 @@ func (p *Profile) issuerViolations(c *certificate, i Issuer) Violations {
 	if !bytes.Equal(c.inner, i.Algorithm.Identifier()) {
 		v.add("RFC 5280 §4.1.1.2", "signature algorithm is %x: the issuer signs with %s", c.inner, i.Algorithm)
 	}
+	v = append(v, signatureViolations(algorithms.InForce(), algorithms.Signing(i.PublicKey, i.Algorithm), c.to.time)...)
 	if p.selfSigned {
 		if own, err := x509.MarshalPKIXPublicKey(i.PublicKey); err != nil || !bytes.Equal(own, c.spki) {
 			v.add("RFC 5280 §3.2", "the public key of a self-signed certificate is not the one it is signed with")

@@ -25,7 +25,7 @@ type rule struct {
 
 // ruleTables are all rules, in the order in which their findings are reported.
 func ruleTables() [][]rule {
-	return [][]rule{rulesRFC5280, rules4122, rules4125, rules411, rulesTSU, rulesOCSP}
+	return [][]rule{rulesRFC5280, rules4122, rules4125, rules411, rules312, rulesTSU, rulesOCSP}
 }
 
 // Check applies every rule of the profile to a certificate or draft (DER). What it finds is Violations; what is no

@@ -2,9 +2,12 @@ package policy
 
 import (
 	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -313,6 +316,11 @@ var failingFixtures = map[string]struct {
 	"ca_key_for_something_else": {"issuing-ca", putKeyUsage(0x86)},
 	"validity_assured":          {"qcp-n", put(oidValidityAssured, "0500")},
 	"policies_not_the_profiles": {"qcp-l", putPolicies(oidQCPl, oidNCPPlus)},
+
+	"key_outlives_algorithm": {"issuing-ca", func(e *editable) {
+		short := rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 2047, 1), E: 65537}
+		e.spki, _ = x509.MarshalPKIXPublicKey(&short)
+	}},
 
 	"tsu_ext_key_usage":       {"tsu", func(e *editable) { e.setCritical(oidExtKeyUsage, false) }},
 	"tsu_without_ncp_plus":    {"tsu", putPolicies(oidQCPl)},

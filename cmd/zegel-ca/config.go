@@ -18,6 +18,7 @@ import (
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/policy"
+	"github.com/zegel-tsp/zegel/policy/algorithms"
 )
 
 // config is ca.yaml. zegel-ceremony writes one that works; docs/reference.md is made of these comments.
@@ -110,6 +111,9 @@ func (c *config) check() error {
 	}
 	if err := c.Issuer.SignatureScheme.Check(cert.PublicKey); err != nil {
 		return daemon.Keyf("issuer.signature_scheme", "%w", err)
+	}
+	if _, err := algorithms.InForce().Check(algorithms.Of(cert.PublicKey, c.Issuer.SignatureScheme), algorithms.CA, time.Now()); err != nil {
+		return daemon.Keyf("issuer.certificate", "%w", err)
 	}
 	if err := c.checkURLs(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
@@ -393,6 +394,13 @@ func TestCheck(t *testing.T) {
 	}
 	two := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.tlsCert.Raw})...)
 	r.write("two.pem", two)
+	edwards, edwardsKey, err := ed25519.GenerateKey(rand.Reader)
+	r.must(err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "TEST Ed25519 CA"}, NotBefore: time.Now(), NotAfter: time.Now().AddDate(1, 0, 0),
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte{1}}
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, edwards, edwardsKey)
+	r.must(err)
+	r.writePEM("edwards.pem", "CERTIFICATE", raw)
 	for name, c := range map[string]struct {
 		replace []string
 		want    string
@@ -405,6 +413,7 @@ func TestCheck(t *testing.T) {
 			"?dir=" + r.path("keys") + "&pin-source=file:" + r.path("pin"), "?module-path=/p11.so&pin-value=s3cr3t", "roles: [registration_officer, revocation_officer, system_auditor]", "roles: [system_auditor]"}, "pin-value under"},
 		"clock, qualified":         {[]string{"assurance: test", "assurance: qualified"}, "unverified clock"},
 		"certificate missing":      {[]string{"issuing.pem", "none.pem"}, "issuer.certificate"},
+		"algorithm not for CAs":    {[]string{"issuing.pem", "edwards.pem"}, `issuer.certificate: ed25519 may not do the work "ca"`},
 		"certificate of a leaf":    {[]string{"issuing.pem", "officer.pem"}, "not a CA's"},
 		"two certificates":         {[]string{"issuing.pem", "two.pem"}, "more than one"},
 		"key file for it":          {[]string{"issuing.pem", "daemon.key"}, "no PEM certificate"},

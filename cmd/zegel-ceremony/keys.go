@@ -173,6 +173,7 @@ type keyReport struct {
 	Participants []participant     `json:"participants"`
 	Officers     []officerFacts    `json:"officers"`
 	Keys         []inventoryLine   `json:"keys"`
+	Warnings     []string          `json:"warnings"` // what will have to be done
 	Journals     map[string]string `json:"journals"` // C2SP verifier keys
 	Evidence     []string          `json:"evidence"`
 	Signatures   []string          `json:"signatures"` // who signs this report, on paper or detached
@@ -208,6 +209,7 @@ func (c *ceremony) writeReport() error {
 			"root": c.Provider.Root, "issuing": c.Provider.Issuing, "ocsp": c.Provider.OCSP, "tsu": c.Provider.TSU,
 		},
 		Participants: append([]participant{}, c.Ceremony.Participants...), Keys: c.keys.inventory,
+		Warnings: append([]string{}, c.warnings...),
 		Journals: map[string]string{"ca": c.caJournal.VerifierKey(), "tsa": c.tsaJournal.VerifierKey()},
 		Evidence: []string{
 			"the SHA-256 of this file is in entry 0 of the journals ca and tsa",

@@ -97,6 +97,9 @@ Exit status: 0 done, 1 failed, 2 the script is wrong or cannot be read, 3 refuse
 			if err != nil {
 				return err
 			}
+			for _, w := range p.warnings {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: %s\n", program, w)
+			}
 			if check {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: good\n", args[0])
 				return nil

@@ -28,6 +28,7 @@ import (
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/strictyaml"
 	"github.com/zegel-tsp/zegel/policy"
+	"github.com/zegel-tsp/zegel/policy/algorithms"
 )
 
 // rootInstance is the first octet of the serials of the root: no two CAs of one provider share it.
@@ -48,7 +49,8 @@ type plan struct {
 	tokens hsm.Config
 	// officerKeys are the public keys of the officers' requests, by name; an officer without one is not in it.
 	officerKeys map[string]crypto.PublicKey
-	stage       string // folder where everything is built: beside output, on the same file system
+	stage       string   // folder where everything is built: beside output, on the same file system
+	warnings    []string // what will have to be done, though the script is good
 }
 
 // makePlan reads and judges the script at path, rehearses every certificate, and looks that nothing is in the way.
@@ -76,6 +78,7 @@ func makePlan(path string) (*plan, error) {
 	}
 	p.tokens = hsm.Config{ModuleEnv: p.ModuleEnv, Settings: hsm.Settings(p.Tokens)}
 	p.stage = p.Output + ".unfinished"
+	p.warnings = p.algorithmWarnings(time.Now())
 	return p, p.nothingInTheWay()
 }
 
@@ -256,12 +259,13 @@ func (s *script) validateAlgorithms() error {
 	pairs := s.Keys.pairs()
 	for _, key := range slices.Sorted(maps.Keys(pairs)) {
 		pair := pairs[key]
+		// First the table: it says why of algorithms that no token is asked for.
+		if _, err := algorithms.InForce().Check(s.judgedKey(key, pair), s.uses()[key], time.Now()); err != nil {
+			return daemon.Keyf(key+".algorithm", "%w", err)
+		}
 		a, err := hsm.ParseKeyAlgorithm(pair.Algorithm)
 		if err != nil {
 			return daemon.Keyf(key+".algorithm", "%w", err)
-		}
-		if a == hsm.Ed25519 {
-			return daemon.Keyf(key+".algorithm", "ed25519 is for checkpoints: certificates and CRLs are signed with ECDSA or RSA (EN 319 412-2 GEN-4.2.5-2)")
 		}
 		if key == "keys.management" && pair.SignatureScheme != "" {
 			return daemon.Keyf(key+".signature_scheme", "the management key has no choice: TLS and officers' certificates are for programs of every age: leave it out")
@@ -275,6 +279,36 @@ func (s *script) validateAlgorithms() error {
 		}
 	}
 	return nil
+}
+
+// uses are the works of the key pairs, by config key.
+func (s *script) uses() map[string]algorithms.Use {
+	return map[string]algorithms.Use{"keys.root": algorithms.CA, "keys.issuing": algorithms.CA, "keys.ocsp": algorithms.OCSP, "keys.tsu": algorithms.TSU,
+		"keys.management": algorithms.Management}
+}
+
+// judgedKey is a key pair as the table knows it. A scheme that the pair cannot have is validateAlgorithms' to refuse.
+func (s *script) judgedKey(key string, pair keyURI) algorithms.Key {
+	scheme := pair.SignatureScheme
+	if key == "keys.management" || scheme != der.PSS {
+		scheme = ""
+	}
+	return algorithms.Named(pair.Algorithm, scheme)
+}
+
+// algorithmWarnings say at the time at what will have to be done because of the algorithms of the key pairs.
+func (s *script) algorithmWarnings(at time.Time) (warnings []string) {
+	pairs := s.Keys.pairs()
+	for _, key := range slices.Sorted(maps.Keys(pairs)) {
+		k := s.judgedKey(key, pairs[key])
+		if warning, _ := algorithms.InForce().Check(k, s.uses()[key], at); warning != "" { // validateAlgorithms has seen the error
+			warnings = append(warnings, key+": "+warning)
+		}
+		if legacy := algorithms.InForce().Legacy(k); legacy != "" && key != "keys.management" { // whose scheme is no matter of choice
+			warnings = append(warnings, key+": "+legacy)
+		}
+	}
+	return warnings
 }
 
 // tokenUse is a key and who logs in to its token.

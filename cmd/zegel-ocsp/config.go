@@ -13,6 +13,7 @@ import (
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/journal"
 	"github.com/zegel-tsp/zegel/ocsp"
+	"github.com/zegel-tsp/zegel/policy/algorithms"
 )
 
 // config is ocsp.yaml. docs/reference.md is made of these comments.
@@ -127,6 +128,9 @@ func (c *config) load() (f files, err error) {
 	}
 	if err = c.Responder.SignatureScheme.Check(f.certificate.PublicKey); err != nil {
 		return f, daemon.Keyf("responder.signature_scheme", "%w", err)
+	}
+	if _, err = algorithms.InForce().Check(algorithms.Of(f.certificate.PublicKey, c.Responder.SignatureScheme), algorithms.OCSP, time.Now()); err != nil {
+		return f, daemon.Keyf("responder.certificate", "%w", err)
 	}
 	if f.feed, err = c.Feed.Config(); err != nil {
 		return f, daemon.Keyf("feed", "%w", err)

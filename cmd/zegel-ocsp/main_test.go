@@ -380,6 +380,10 @@ func TestCheck(t *testing.T) {
 	if _, _, err := daemon.LoadConfig(r.config(), check); err != nil {
 		t.Fatal(err)
 	}
+	edwards, edwardsKey, _ := ed25519.GenerateKey(rand.Reader)
+	other := r.certificate(certificateSpec{name: "TEST Ed25519 CA", ca: true, public: edwards, key: edwardsKey})
+	r.writeCertificate("edwards-ca.pem", other)
+	r.writeCertificate("edwards.pem", r.certificate(certificateSpec{name: "TEST OCSP", responder: true, public: edwards, parent: other, key: edwardsKey}))
 	r.write("garbage.pem", []byte("garbage"))
 	r.write("empty.key", nil)
 	for _, c := range []struct{ name, old, new, want string }{
@@ -408,6 +412,8 @@ func TestCheck(t *testing.T) {
 		{"key URI misspelt", "softtoken:object=", "softtoken:objekt=", "responder.key"},
 		{"scheme with an EC key", "/ocsp.pem, key:", "/ocsp.pem, signature_scheme: pkcs1v15, key:", "responder.signature_scheme: signature scheme pkcs1v15 is one of RSA keys"},
 		{"scheme misspelt", "/ocsp.pem, key:", "/ocsp.pem, signature_scheme: rsa-pss, key:", "write pkcs1v15 or pss"},
+		{"algorithm not for responders", fmt.Sprintf("%[1]s/issuing.pem}\nresponder: {certificate: %[1]s/ocsp.pem", r.dir),
+			fmt.Sprintf("%[1]s/edwards-ca.pem}\nresponder: {certificate: %[1]s/edwards.pem", r.dir), `responder.certificate: ed25519 may not do the work "ocsp"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := r.config(c.old, c.new)

@@ -10,6 +10,7 @@ import (
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/policy"
+	"github.com/zegel-tsp/zegel/policy/algorithms"
 	"github.com/zegel-tsp/zegel/tsa"
 )
 
@@ -104,6 +105,9 @@ func (c *config) checkUnit() error {
 	}
 	if err := u.SignatureScheme.Check(u.Certificate.PublicKey); err != nil {
 		return daemon.Keyf("unit.signature_scheme", "%w", err)
+	}
+	if _, err := algorithms.InForce().Check(algorithms.Of(u.Certificate.PublicKey, u.SignatureScheme), algorithms.TSU, time.Now()); err != nil {
+		return daemon.Keyf("unit.certificate", "%w", err)
 	}
 	profile, err := policy.Builtin(unitProfile)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
@@ -400,6 +401,10 @@ func TestCheck(t *testing.T) {
 		"assurance: test", "assurance: qualified", "clock: unverified", "clock: system",
 		r.uri("tsu"), "pkcs11:token=t;object=tsu?module-path=/m.so", r.uri("wrap"), "pkcs11:token=t;object=wrap?module-path=/m.so",
 	}
+	edwards, edwardsKey, err := ed25519.GenerateKey(rand.Reader)
+	r.must(err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now(), NotAfter: time.Now().AddDate(1, 0, 0)}
+	r.writeCertificates("edwards.pem", r.sign(template, template, edwards, edwardsKey))
 	with := func(more ...string) []string { return append(append([]string{}, qualified...), more...) }
 	https := fmt.Sprintf("https: {listen: %q, certificate: %[2]s/tls.pem, key: %[2]s/tls.key}\n", r.listen["https"], r.dir)
 	tests := []struct {
@@ -434,6 +439,7 @@ func TestCheck(t *testing.T) {
 		{"scheme with an EC key", []string{"chain.pem, key:", "chain.pem, signature_scheme: pss, key:"}, "unit.signature_scheme: signature scheme pss is one of RSA keys"},
 		{"scheme misspelt", []string{"chain.pem, key:", "chain.pem, signature_scheme: oaep, key:"}, "write pkcs1v15 or pss"},
 		{"certificate is no TSU's", []string{"/tsu.pem", "/tls.pem"}, "unit.certificate"},
+		{"algorithm not for units", []string{"/tsu.pem", "/edwards.pem"}, `unit.certificate: ed25519 may not do the work "tsu"`},
 		{"certificate is a CA's", []string{"/tsu.pem", "/chain.pem"}, "unit.certificate"},
 		{"two certificates", []string{"/tsu.pem", "/two.pem"}, "unit.certificate"},
 		{"chain of another CA", []string{"/chain.pem", "/tls-ca.pem"}, "unit.chain"},

@@ -52,6 +52,27 @@ func TestReference(t *testing.T) {
 	t.Fatalf("docs/reference.md has %d lines, the code makes %d: run make docs", len(g), len(w))
 }
 
+// The table of algorithms in docs/tokens.md is the one that decides.
+func TestReferenceAlgorithms(t *testing.T) {
+	got := page(t, "docs/tokens.md")
+	want, err := WithAlgorithms(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(filepath.Join(root, "docs", "tokens.md"), []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got = page(t, "docs/tokens.md")
+	}
+	if got != want {
+		t.Error("docs/tokens.md has another table of algorithms than the code: run make docs")
+	}
+	if _, err := WithAlgorithms("# A page\n"); err == nil {
+		t.Error("a page without a place for the table passes")
+	}
+}
+
 // A struct that would make a page nobody can use is an error that names the key.
 func TestReadRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ field, says string }{
