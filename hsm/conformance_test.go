@@ -36,6 +36,33 @@ func TestTokenConforms(t *testing.T) {
 	hsmtest.Run(t, suite)
 }
 
+// TestOpenCryptokiConforms: a second implementation of PKCS#11, with another notion of almost everything, passes whole. Debian's has RSA only.
+func TestOpenCryptokiConforms(t *testing.T) {
+	token := hsmtest.OpenCryptoki(t)
+	suite := token.Suite(t)
+	suite.Twin = twin(token)
+	hsmtest.Run(t, suite)
+}
+
+// TestNSSConforms: a third one, for the curves. It does not say that a key was made on it (CKA_LOCAL), so it is refused where keys are made, and
+// passes with keys made past that.
+func TestNSSConforms(t *testing.T) {
+	token := hsmtest.NSS(t)
+	suite := token.Suite(t)
+	suite.Twin = twin(token.Token)
+	suite.Make = suite.Twin
+	hsmtest.Run(t, suite)
+}
+
+func twin(token *hsmtest.Token) func(*testing.T, *hsm.Tokens, string, hsm.KeyAlgorithm) {
+	return func(t *testing.T, tokens *hsm.Tokens, object string, algorithm hsm.KeyAlgorithm) {
+		t.Helper()
+		if err := hsm.Twin(tokens, token.URI(object), algorithm); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestServiceKeys: the tokens that come with nothing to buy make every key that services have, and RSASSA-PSS with it, so that
 // the suites above have signed with all of them.
 func TestServiceKeys(t *testing.T) {
@@ -77,9 +104,9 @@ func namedSuite(uri, env, wrong string) (hsmtest.Config, error) {
 		suite.WrongPIN = named(u)
 	}
 	if !base.Software {
-		suite.Twin = func(t *testing.T, tokens *hsm.Tokens, object string) {
+		suite.Twin = func(t *testing.T, tokens *hsm.Tokens, object string, algorithm hsm.KeyAlgorithm) {
 			t.Helper()
-			if err := hsm.Twin(tokens, suite.URI(object)); err != nil {
+			if err := hsm.Twin(tokens, suite.URI(object), algorithm); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -6,10 +6,10 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// Twin makes a second P-256 pair under the label of uri, which Generate refuses to do.
-func Twin(t *Tokens, uri string) error {
+// Twin makes another pair under the label of uri, and asks the token for no proof of it, which Generate refuses to do.
+func Twin(t *Tokens, uri string, algorithm KeyAlgorithm) error {
 	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
-		mechanism, specific, err := k.keyPairMechanism(P256)
+		mechanism, specific, err := k.keyPairMechanism(algorithm)
 		if err != nil {
 			return err
 		}

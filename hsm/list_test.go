@@ -159,7 +159,7 @@ func TestKeysFaults(t *testing.T) {
 	generate(t, tokens, k.URI("half"), hsm.P256)
 	generate(t, tokens, k.URI("twin"), hsm.P256)
 	for _, err := range []error{
-		hsm.DestroyHalf(tokens, k.URI("half"), true), hsm.Twin(tokens, k.URI("twin")),
+		hsm.DestroyHalf(tokens, k.URI("half"), true), hsm.Twin(tokens, k.URI("twin"), hsm.P256),
 		hsm.GenerateLoosePair(tokens, k.URI("loose"), true, true), hsm.GenerateExtractable(tokens, k.URI("aes")),
 	} {
 		if err != nil {

@@ -19,6 +19,9 @@ type Token struct {
 	PIN    string     // path of the file with the PIN
 }
 
+// pin is the PIN of all throw-away tokens.
+const pin = "not a secret"
+
 // SoftHSM initialises a SoftHSM 2 token in the test's temporary folder. It sets SOFTHSM2_CONF for the length of the test, so such
 // tests cannot be parallel, and every hsm.Tokens must be closed when its test ends: the module reads the variable
 // when the first one opens it. Without SoftHSM the test fails.
@@ -40,7 +43,6 @@ func SoftHSM(t testing.TB) *Token {
 		Dir:    tokens,
 		PIN:    filepath.Join(dir, "pin"),
 	}
-	const pin = "not a secret"
 	write(t, token.PIN, pin+"\n")
 	token.Init(t, token.Label)
 	return token
@@ -49,11 +51,7 @@ func SoftHSM(t testing.TB) *Token {
 // Init adds another token with the same PIN, which Token.Label then names if you set it.
 func (k *Token) Init(t testing.TB, label string) {
 	t.Helper()
-	pin, err := os.ReadFile(k.PIN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = hsm.InitToken(k.Config, hsm.TokenInit{Module: k.Module, Label: label, SOPIN: []byte("12345678"), PIN: pin[:len(pin)-1]})
+	err := hsm.InitToken(k.Config, hsm.TokenInit{Module: k.Module, Label: label, SOPIN: []byte("12345678"), PIN: []byte(pin)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +63,7 @@ func SoftToken(t testing.TB) *Token {
 	dir := t.TempDir()
 	token := &Token{Dir: filepath.Join(dir, "keys"), PIN: filepath.Join(dir, "pin")}
 	token.Config.SoftWorkFactor = 10
-	write(t, token.PIN, "not a secret\n")
+	write(t, token.PIN, pin+"\n")
 	return token
 }
 
@@ -102,18 +100,24 @@ func write(t testing.TB, path, text string) {
 // softHSMModule finds the library where the systems' packages put it.
 func softHSMModule(t testing.TB) string {
 	t.Helper()
-	for _, pattern := range []string{
+	return installed(t, "SoftHSM 2 is not installed: run make test, which installs it, or apt-get install softhsm2",
 		"/usr/lib/softhsm/libsofthsm2.so",
 		"/usr/lib/*/softhsm/libsofthsm2.so",
 		"/usr/lib64/pkcs11/libsofthsm2.so",
 		"/usr/lib64/softhsm/libsofthsm2.so",
 		"/usr/local/lib/softhsm/libsofthsm2.so",
 		"/opt/homebrew/lib/softhsm/libsofthsm2.so",
-	} {
+	)
+}
+
+// installed returns the first file that one of the patterns finds.
+func installed(t testing.TB, missing string, patterns ...string) string {
+	t.Helper()
+	for _, pattern := range patterns {
 		if found, _ := filepath.Glob(pattern); len(found) > 0 {
 			return found[0]
 		}
 	}
-	t.Fatal("SoftHSM 2 is not installed: run make test, which installs it, or apt-get install softhsm2")
+	t.Fatal(missing)
 	return ""
 }

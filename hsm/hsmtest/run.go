@@ -30,7 +30,10 @@ type Config struct {
 	WrongPIN func(object string) string
 	// Twin puts a second key pair with object's label on the token. Nil leaves that test out, for tokens on which one
 	// name cannot stand for two keys.
-	Twin func(t *testing.T, tokens *hsm.Tokens, object string)
+	Twin func(t *testing.T, tokens *hsm.Tokens, object string, algorithm hsm.KeyAlgorithm)
+	// Make puts a key pair on a token whose own hsm.Tokens.Generate refuses, for want of a proof that they were made there and never left. Nil
+	// for all other tokens. The suite then expects that refusal, and tries everything else with the keys that Make makes.
+	Make func(t *testing.T, tokens *hsm.Tokens, object string, algorithm hsm.KeyAlgorithm)
 }
 
 // Run is the conformance suite. It opens and closes hsm.Tokens of its own: no other may be open in the process.
@@ -90,11 +93,18 @@ func closeTokens(t *testing.T, tokens *hsm.Tokens) {
 // generate makes a key and has it destroyed when the test ends.
 func (s *suite) generate(t *testing.T, tokens *hsm.Tokens, object string, algorithm hsm.KeyAlgorithm) *hsm.Key {
 	t.Helper()
+	s.destroyLater(t, object)
 	key, err := tokens.Generate(s.uri(object), algorithm)
+	if s.Make != nil {
+		if err == nil || errors.Is(err, hsm.ErrMade) || !strings.Contains(err.Error(), "not protected as asked and is destroyed") {
+			t.Errorf("Generate: %v; want a refusal that leaves nothing behind", err)
+		}
+		s.Make(t, tokens, s.prefix+object, algorithm)
+		key, err = tokens.Key(s.uri(object))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.destroyLater(t, object)
 	return key
 }
 
@@ -151,6 +161,9 @@ func (s *suite) checkInfo(t *testing.T, key *hsm.Key, algorithm hsm.KeyAlgorithm
 	}
 	if info.Token != s.info.Label || info.SerialNumber != s.info.SerialNumber || info.Software != s.info.Software {
 		t.Errorf("Info: %+v, token: %+v", info, s.info)
+	}
+	if s.Make != nil {
+		info.GeneratedOnToken, info.NeverExtractable = true, true // what this token does not say of its keys
 	}
 	if !info.GeneratedOnToken || info.Sensitive == info.Software || info.NeverExtractable == info.Software {
 		t.Errorf("Info of a new key: sensitive %v, never extractable %v, generated on token %v", info.Sensitive, info.NeverExtractable, info.GeneratedOnToken)
@@ -244,7 +257,7 @@ func (s *suite) missing(t *testing.T) {
 	if _, err := tokens.Key(s.uri("missing")); !errors.Is(err, hsm.ErrNotFound) || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("Key of a missing object: %v, want ErrNotFound with its name", err)
 	}
-	if _, err := tokens.WrappingKey(s.uri("missing")); !errors.Is(err, hsm.ErrNotFound) {
+	if _, err := tokens.WrappingKey(s.uri("missing")); !s.noWrappingKey(err) {
 		t.Errorf("WrappingKey of a missing object: %v, want ErrNotFound", err)
 	}
 	if err := tokens.Destroy(s.uri("missing")); !errors.Is(err, hsm.ErrNotFound) {
@@ -252,14 +265,19 @@ func (s *suite) missing(t *testing.T) {
 	}
 }
 
+// noWrappingKey reports whether err says that there is no such key, or that there cannot be one.
+func (s *suite) noWrappingKey(err error) bool {
+	return errors.Is(err, hsm.ErrNotFound) || err != nil && !s.info.Wrapping && strings.Contains(err.Error(), "has no AES-GCM")
+}
+
 // namesInUse: a name stands for one object, of whatever kind, and is opened as what it is.
 func (s *suite) namesInUse(t *testing.T) {
 	tokens := s.open(t)
 	s.generate(t, tokens, "pair", s.first())
-	if _, err := tokens.WrappingKey(s.uri("pair")); !errors.Is(err, hsm.ErrNotFound) {
+	if _, err := tokens.WrappingKey(s.uri("pair")); !s.noWrappingKey(err) {
 		t.Errorf("a key pair opened as a wrapping key: %v, want ErrNotFound", err)
 	}
-	if !s.info.Wrapping {
+	if !s.info.Wrapping || s.Make != nil {
 		return
 	}
 	if _, err := tokens.GenerateWrappingKey(s.uri("pair")); !errors.Is(err, hsm.ErrExists) {
@@ -322,9 +340,9 @@ func (s *suite) concurrent(t *testing.T) {
 func (s *suite) wrapping(t *testing.T) {
 	tokens := s.open(t)
 	s.destroyLater(t, "wrap")
-	if !s.info.Wrapping {
+	if !s.info.Wrapping || s.Make != nil {
 		if _, err := tokens.GenerateWrappingKey(s.uri("wrap")); err == nil {
-			t.Error("the token says it has no AES-GCM and made a wrapping key")
+			t.Error("the token has no AES-GCM, or no proof that a key is its own, and made a wrapping key")
 		}
 		return
 	}
@@ -394,9 +412,7 @@ func (s *suite) destroy(t *testing.T) {
 	if _, err := tokens.Key(s.uri("doomed")); !errors.Is(err, hsm.ErrNotFound) {
 		t.Errorf("Key of a destroyed object: %v, want ErrNotFound", err)
 	}
-	if _, err := tokens.Generate(s.uri("doomed"), s.first()); err != nil {
-		t.Errorf("Generate under the name of a destroyed key: %v", err)
-	}
+	s.generate(t, tokens, "doomed", s.first()) // under the name of a destroyed key
 }
 
 // close: Close waits for the calls that run, and the calls after it get ErrClosed, each exactly one of the two.
@@ -445,7 +461,7 @@ func (s *suite) close(t *testing.T) {
 func (s *suite) twins(t *testing.T) {
 	tokens := s.open(t)
 	s.generate(t, tokens, "twin", s.first())
-	s.Twin(t, tokens, s.prefix+"twin")
+	s.Twin(t, tokens, s.prefix+"twin", s.first())
 	_, err := tokens.Key(s.uri("twin"))
 	if err == nil || !strings.Contains(err.Error(), "2 private keys and 2 public keys") {
 		t.Fatalf("Key with two pairs of one label: %v", err)

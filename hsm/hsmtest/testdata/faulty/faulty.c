@@ -3,6 +3,7 @@
 // It finds its files in its own folder, so that it needs no environment and several can be loaded side by side:
 //
 //	behind    the path of the module behind it, and nothing else
+//	reserved  if it is there, the text that the module behind gets as CK_C_INITIALIZE_ARGS.pReserved (NSS calls it LibraryParameters)
 //	control   what is to go wrong; read again when it changes (it is replaced whole, by rename)
 //	log       gets a line "FUNCTION ANSWER" for each call about sessions, logins and the library
 //	state     struct state below: calls are counted here, for all processes that have loaded this module, so that what
@@ -83,6 +84,7 @@ struct list {
 };
 static struct list own, *behind;
 static char folder[3072];
+static char reserved[4096]; // the text of that file
 
 // state is shared by the processes that have loaded this module. It is changed under mu and flock(state_file).
 struct state {
@@ -200,7 +202,10 @@ static struct order plan(int i, int signs) {
 	return o;
 }
 
-static W pass(int i, W a, W b, W c, W d, W e, W f, W g, W h) { return behind->f[i](a, b, c, d, e, f, g, h); }
+static W pass(int i, W a, W b, W c, W d, W e, W f, W g, W h) {
+	W arguments[7] = {0, 0, 0, 0, 2, (W)reserved, 0}; // CK_C_INITIALIZE_ARGS with CKF_OS_LOCKING_OK
+	return i == OF_INITIALIZE && *reserved ? behind->f[i]((W)arguments, 0, 0, 0, 0, 0, 0, 0) : behind->f[i](a, b, c, d, e, f, g, h);
+}
 
 static void count_sessions(W answer, int i) {
 	if (answer) return;
@@ -325,6 +330,10 @@ static int begin(void) {
 	if (!in) return 0;
 	path[fread(path, 1, sizeof path - 1, in)] = 0;
 	fclose(in);
+	if ((in = beside("reserved", "r"))) {
+		reserved[fread(reserved, 1, sizeof reserved - 1, in)] = 0;
+		fclose(in);
+	}
 	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	W (*get)(struct list **) = library ? (W (*)(struct list **))dlsym(library, "C_GetFunctionList") : NULL;
 	snprintf(path, sizeof path, "%s/state", folder);
