@@ -16,7 +16,7 @@ KEYS        ?= p256,p384,p521,rsa3072,rsa4096,rsa3072-pss
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check docs judges bench profile fuzz corpus soak clean need-go need-softhsm need-openssl need-judges
+.PHONY: help build demo test check docs judges bench profile fuzz corpus soak clean need-go need-softhsm need-tokens need-openssl need-judges
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ build: need-go ## build the five binaries into bin/
 demo: build ## run a whole provider on this machine until Ctrl-C (state in ./demo, software keys)
 	bin/zegel demo --dir demo
 
-test: need-go need-softhsm need-openssl ## run all tests, with the race detector, against SoftHSM and OpenSSL, and die at every crash point
+test: need-go need-softhsm need-tokens need-openssl ## run all tests, with the race detector, against SoftHSM, other tokens and OpenSSL, and die at every crash point
 	go test -race -shuffle=on -timeout 20m ./...
 	go test -tags failpoint -count 1 -timeout 10m -run 'TestCrash|TestModes|TestParse' ./cmd/zegel ./internal/failpoint
 
@@ -87,6 +87,15 @@ need-go:
 
 need-softhsm:
 	@command -v softhsm2-util >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends softhsm2; }
+
+# The tokens beside SoftHSM (docs/tokens.md, Tokens tried). openCryptoki's daemon runs until the machine stops; only root and group pkcs11 may
+# talk to it.
+need-tokens:
+	@ls /usr/lib/*/libsoftokn3.so >/dev/null 2>&1 && command -v certutil >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends libnss3 libnss3-tools; }
+	@ls /usr/lib/*/pkcs11/p11-kit-client.so >/dev/null 2>&1 && command -v p11-kit >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends p11-kit p11-kit-modules; }
+	@test -x /usr/sbin/pkcsslotd || { $(APT) update -q && $(APT) install -q -y --no-install-recommends opencryptoki; }
+	@$(SUDO) /usr/sbin/pkcsconf -i >/dev/null 2>&1 || $(SUDO) /usr/sbin/pkcsslotd
+	@[ "$$(id -u)" = 0 ] || id -nG | grep -qw pkcs11 || { $(SUDO) usermod -aG pkcs11 "$$(id -un)"; echo "You are in group pkcs11 now, for openCryptoki's token: log in again and repeat"; exit 1; }
 
 need-openssl:
 	@command -v openssl >/dev/null && command -v curl >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends openssl curl ca-certificates; }
