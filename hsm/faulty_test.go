@@ -118,7 +118,7 @@ func TestModuleRestarts(t *testing.T) {
 func TestFaultyBeside(t *testing.T) {
 	first := hsmtest.NewFaulty(t)
 	second := first.Beside(t, "another")
-	tokens := open(t, first.Config)
+	tokens := open(t, second.Config)
 	a, b := generate(t, tokens, first.URI("a"), hsm.P256), generate(t, tokens, second.URI("a"), hsm.P256)
 	first.Break(t, "absent")
 	second.Break(t)

@@ -1,13 +1,17 @@
 package hsmtest
 
 import (
+	"bytes"
 	_ "embed" // the faulty module's source
 	"encoding/binary"
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -29,17 +33,35 @@ func NewFaulty(t testing.TB) *Faulty {
 	return faulty(t, SoftHSM(t))
 }
 
-// Beside makes a second one, with a token of that label in the same SoftHSM folder and with the same PIN, behind a module of its own:
-// what happens to the first does not happen to it. One Config reaches both.
+// Beside makes a second one, with a token of that label and the same PIN in a SoftHSM of its own, behind a module of its own: what happens to the
+// first does not happen to it. The Config of the last one that was made reaches all of them.
 func (f *Faulty) Beside(t testing.TB, label string) *Faulty {
 	t.Helper()
+	library, err := os.ReadFile(softHSMModule(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One library would be initialised for both, and two with one folder are not safe from each other in one process (their locks
+	// are the process's): a copy that reads another variable.
+	const variable = "SOFTHSM2_CONF"
+	another := fmt.Sprintf("SOFTHSM2_%04d", besides.Add(1))
+	copied := bytes.ReplaceAll(library, []byte(variable+"\x00"), []byte(another+"\x00"))
+	if bytes.Equal(copied, library) {
+		t.Fatalf("SoftHSM's library does not read %s", variable)
+	}
+	dir := t.TempDir()
 	second := *f.Token
-	second.Label = label
-	second.Module = filepath.Join(t.TempDir(), "softhsm.so") // a copy: one library would be initialised for both
-	copyFile(t, second.Module, softHSMModule(t))
+	second.Label, second.Dir, second.Module = label, filepath.Join(dir, "tokens"), filepath.Join(dir, "softhsm.so")
+	write(t, second.Module, string(copied))
+	second.Config.ModuleEnv = maps.Clone(second.Config.ModuleEnv)
+	second.Config.ModuleEnv[another] = softHSMConf(t, second.Dir)
+	t.Setenv(another, second.Config.ModuleEnv[another])
 	second.Init(t, label)
 	return faulty(t, &second)
 }
+
+// besides counts the SoftHSMs that Beside has made in this process.
+var besides atomic.Int32
 
 func faulty(t testing.TB, token *Token) *Faulty {
 	t.Helper()
@@ -69,15 +91,6 @@ var faultyLibrary = sync.OnceValues(func() ([]byte, error) {
 	}
 	return os.ReadFile(library)
 })
-
-func copyFile(t testing.TB, to, from string) {
-	t.Helper()
-	data, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, to, string(data))
-}
 
 // Break gives the module its orders from now on, one line each as faulty.c describes. Without lines nothing fails any more. Calls are counted
 // anew.

@@ -30,11 +30,7 @@ func SoftHSM(t testing.TB) *Token {
 	module := softHSMModule(t)
 	dir := t.TempDir()
 	tokens := filepath.Join(dir, "tokens")
-	if err := os.Mkdir(tokens, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	conf := filepath.Join(dir, "softhsm2.conf")
-	write(t, conf, fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", tokens))
+	conf := softHSMConf(t, tokens)
 	t.Setenv("SOFTHSM2_CONF", conf)
 	token := &Token{
 		Config: hsm.Config{ModuleEnv: map[string]string{"SOFTHSM2_CONF": conf}},
@@ -46,6 +42,17 @@ func SoftHSM(t testing.TB) *Token {
 	write(t, token.PIN, pin+"\n")
 	token.Init(t, token.Label)
 	return token
+}
+
+// softHSMConf makes the folder of a SoftHSM and, beside it, its configuration.
+func softHSMConf(t testing.TB, tokens string) (path string) {
+	t.Helper()
+	if err := os.Mkdir(tokens, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(filepath.Dir(tokens), "softhsm2.conf")
+	write(t, path, fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", tokens))
+	return path
 }
 
 // Init adds another token with the same PIN, which Token.Label then names if you set it.
