@@ -135,3 +135,14 @@ func onToken(t *Tokens, uri string, do func(*token, URI, pkcs11.SessionHandle) e
 	}
 	return k.administer(u, func(session pkcs11.SessionHandle) error { return do(k, u, session) })
 }
+
+// Faults are the codes of the table of faults, but CKR_OK, and whether each says that the token does not take the PIN.
+func Faults() map[pkcs11.Error]bool {
+	codes := make(map[pkcs11.Error]bool)
+	for code, f := range faults {
+		if f != faultNone {
+			codes[code] = f == faultPIN
+		}
+	}
+	return codes
+}

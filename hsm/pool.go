@@ -31,8 +31,8 @@ const giveBack = 10 * time.Second
 
 func newPool(t *token, size int) *pool {
 	return &pool{
-		openSession:  func() (pkcs11.SessionHandle, error) { return t.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION) },
-		closeSession: t.ctx.CloseSession,
+		openSession:  func() (pkcs11.SessionHandle, error) { return t.openSession(pkcs11.CKF_SERIAL_SESSION) },
+		closeSession: t.closeSession,
 		busy:         make(chan struct{}, size),
 	}
 }
@@ -149,17 +149,13 @@ func (p *pool) drop() error {
 	return nil
 }
 
-// forget takes all sessions for gone; tell: they are closed in case they are not. The caller holds the traffic.
-func (p *pool) forget(tell bool) {
+// forget takes all sessions for gone and returns those that were idle. The caller holds the traffic.
+func (p *pool) forget() []pkcs11.SessionHandle {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	forgotten := p.idle
 	p.idle, p.opened = nil, 0
-	p.mu.Unlock() // what only counts sessions is not to wait for the module
-	if tell {
-		for _, session := range forgotten {
-			_ = p.closeSession(session)
-		}
-	}
+	return forgotten
 }
 
 // close closes the idle sessions. The caller has seen to it that no call is running.

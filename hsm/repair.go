@@ -187,17 +187,24 @@ func (t *token) repair(a attempt) (done bool, err error) {
 	return true, nil
 }
 
-// forget ends what was built on the module's state, so that each call builds it anew. tell: the sessions are closed, too. Nobody
+// forget ends what was built on the module's state, so that each call builds it anew. tell: the sessions are closed now. Nobody
 // is inside.
 func (t *token) forget(tell bool) {
 	t.admin.Lock()
 	defer t.admin.Unlock()
-	if t.loggedIn && tell {
-		_ = t.ctx.CloseSession(t.session) // it may be gone already
+	sessions := t.pool.forget()
+	if t.loggedIn {
+		sessions = append(sessions, t.session)
 	}
 	t.loggedIn = false
-	t.pool.forget(tell)
 	t.epoch.Add(1)
+	if !tell {
+		t.leftover.add(sessions...)
+		return
+	}
+	for _, session := range sessions {
+		_ = t.closeSession(session) // it may be gone already
+	}
 }
 
 // reinitialise does C_Finalize and C_Initialize for all tokens of m. broken is the one that needs it. The caller holds m.repairing.
@@ -225,7 +232,13 @@ func (m *module) reinitialise(broken *token, deadline time.Time) error {
 	}
 	m.initialised = time.Now()
 	finalized := m.ctx.Finalize()
-	if err := m.ctx.Initialize(); err != nil {
+	err = m.ctx.Initialize()
+	if finalized == nil || err == nil {
+		for _, t := range m.tokens {
+			t.leftover.take() // the sessions of a library that begins anew are gone
+		}
+	}
+	if err != nil {
 		if finalized != nil {
 			return fmt.Errorf("initialise PKCS#11 module %s again: C_Initialize: %w, after C_Finalize: %w", m.path, err, finalized)
 		}

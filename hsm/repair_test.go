@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -251,18 +252,19 @@ func TestRepairOtherKey(t *testing.T) {
 	sign(t, other)
 }
 
-// A signing and a wrapping key, 32 callers and a thousand faults: every call succeeds or says
-// that the token is out of service, none gets a wrong answer, nothing is left behind.
+// A signing and a wrapping key, 32 callers and more than a thousand faults: every call succeeds or says that the token is out of service, none gets a wrong
+// answer or another's, nothing is left behind.
 func TestThousandFaults(t *testing.T) {
 	token, tokens, key := faultyKey(t, 8)
 	wrapping, err := tokens.GenerateWrappingKey(token.URI("wrap"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := runtime.NumGoroutine()
+	before, files := runtime.NumGoroutine(), openFiles(t)
 	end := make(chan struct{})
 	var group sync.WaitGroup
 	var good, bad atomic.Int64
+	var seen sync.Map // signatures: none is given twice
 	count := func(err error) {
 		switch {
 		case err == nil:
@@ -274,16 +276,30 @@ func TestThousandFaults(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	signOnce := func(caller, n int) error {
+		digest := sha256.Sum256(fmt.Append(nil, caller, n))
+		signature, err := key.Sign(nil, digest[:], crypto.SHA256)
+		if err != nil {
+			return err
+		}
+		if err := hsmtest.Verify(key.Public(), digest[:], signature, crypto.SHA256); err != nil {
+			t.Errorf("wrong signature: %v", err)
+		}
+		if _, twice := seen.LoadOrStore(string(signature), true); twice {
+			t.Error("a signature was given twice")
+		}
+		return nil
+	}
 	for i := range 32 {
 		group.Go(func() {
-			for {
+			for n := 0; ; n++ {
 				select {
 				case <-end:
 					return
 				default:
 				}
 				if i%4 > 0 {
-					count(trySign(t, key))
+					count(signOnce(i, n))
 					continue
 				}
 				want := fmt.Sprint("secret ", i)
@@ -298,21 +314,8 @@ func TestThousandFaults(t *testing.T) {
 			}
 		})
 	}
-	functions := []string{"C_SignInit", "C_Sign", "C_OpenSession", "C_Login", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_FindObjects"}
-	var codes []uint
-	for _, code := range broken() {
-		codes = append(codes, code)
-	}
 	for i := range 100 {
-		var lines []string
-		for j := range 10 {
-			action := fmt.Sprintf("answer 0x%x", codes[(i+j)%len(codes)])
-			if j == 0 && i%5 == 0 {
-				action = "lose"
-			}
-			lines = append(lines, fmt.Sprintf("%s %d 1 %s", functions[(i*3+j)%len(functions)], 1+j, action))
-		}
-		token.Break(t, lines...)
+		token.Break(t, tenFaults(i)...)
 		time.Sleep(20 * time.Millisecond)
 	}
 	token.Break(t)
@@ -322,10 +325,51 @@ func TestThousandFaults(t *testing.T) {
 	sign(t, key)
 	t.Logf("%d calls succeeded, %d were told that the token is out of service; %d initialisations, %d logins",
 		good.Load(), bad.Load(), len(token.Answers(t, "C_Initialize")), len(token.Answers(t, "C_Login")))
-	if n, err := hsm.OpenSessions(tokens, token.URI("a")); n > 8 || err != nil {
-		t.Errorf("the pool has %d sessions, %v", n, err)
+	opened, err := hsm.OpenSessions(tokens, token.URI("a"))
+	if opened > 8 || err != nil {
+		t.Errorf("the pool has %d sessions, %v", opened, err)
+	}
+	if n := token.Sessions(t); n > opened+1 {
+		t.Errorf("%d sessions are open with the token; the pool has %d, and one is administrative", n, opened)
+	}
+	if n := openFiles(t); n > files {
+		t.Errorf("%d files are open, there were %d", n, files)
 	}
 	wantGoroutines(t, before)
+}
+
+// tenFaults is round i of them, the same in each run.
+func tenFaults(i int) []string {
+	if i%25 == 24 {
+		return []string{"absent"}
+	}
+	functions := []string{"C_SignInit", "C_Sign", "C_OpenSession", "C_Login", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_FindObjects"}
+	codes := slices.Sorted(maps.Values(broken()))
+	var lines []string
+	for j := range 10 {
+		function := functions[(i*3+j)%len(functions)]
+		action := fmt.Sprintf("answer 0x%x", codes[(i+j)%len(codes)])
+		switch {
+		case j == 0 && i%5 == 0:
+			action = "lose"
+		case j == 0 && i%5 == 2:
+			action = "restart"
+		case j%2 == 1 && function != "C_OpenSession": // nobody could know of that session
+			action = fmt.Sprintf("after 0x%x", codes[(i+j)%len(codes)])
+		}
+		lines = append(lines, fmt.Sprintf("%s %d 1 %s", function, 1+j, action))
+	}
+	return lines
+}
+
+// openFiles is how many descriptors this process has.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files)
 }
 
 // longestPause is how long a token may be left alone.

@@ -22,6 +22,7 @@ type token struct {
 	info       pkcs11.TokenInfo
 	mechanisms []uint // sorted
 	pool       *pool
+	leftover   leftover
 	breaker    breaker
 	trust      trust
 	epoch      atomic.Uint64 // changes while the pool's traffic is held; handles are good in one epoch
@@ -87,9 +88,9 @@ func (t *token) logIn(u URI) error {
 	if t.info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0 && !u.hasPIN() {
 		return errors.New("the token wants a PIN and the URI has no pin-source: add pin-source=file:/absolute/path to it")
 	}
-	session, err := t.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	session, err := t.openSession(pkcs11.CKF_SERIAL_SESSION | pkcs11.CKF_RW_SESSION)
 	if errors.Is(err, pkcs11.Error(pkcs11.CKR_TOKEN_WRITE_PROTECTED)) {
-		session, err = t.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION)
+		session, err = t.openSession(pkcs11.CKF_SERIAL_SESSION)
 	}
 	if err != nil {
 		return fmt.Errorf("open session: C_OpenSession: %w", err)
@@ -103,7 +104,7 @@ func (t *token) logIn(u URI) error {
 		})
 	}
 	if err != nil {
-		_ = t.ctx.CloseSession(session) // err says why
+		_ = t.closeSession(session) // err says why
 		return err
 	}
 	t.session, t.loggedIn = session, true

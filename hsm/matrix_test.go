@@ -1,0 +1,209 @@
+package hsm_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/hsm/hsmtest"
+)
+
+// called are the PKCS#11 functions that signing, wrapping, logging in and repairing call, each with what makes it be called: nothing, a lost
+// session, a lost login or a module that is no longer initialised.
+var called = map[string][]string{
+	"":                            {"C_SignInit", "C_Sign", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt"},
+	"C_SignInit 1 1 answer 0xb3":  {"C_OpenSession", "C_CloseSession"},
+	"C_SignInit 1 1 lose":         {"C_Login", "C_FindObjectsInit", "C_FindObjects", "C_FindObjectsFinal", "C_GetAttributeValue"},
+	"C_SignInit 1 1 answer 0x190": {"C_GetInfo", "C_Finalize", "C_Initialize", "C_GetSlotList", "C_GetTokenInfo"},
+	"C_SignInit 1 1 restart":      {"C_OpenSession", "C_Login"},
+}
+
+// lane is a token of its own behind a module of its own: lanes run side by side.
+type lane struct {
+	*hsmtest.Faulty
+	tokens   *hsm.Tokens
+	key      *hsm.Key
+	wrapping *hsm.WrappingKey
+	leaked   int // sessions that are open with the token and nobody knows of
+}
+
+// lanes makes n of them in one SoftHSM folder.
+func lanes(t *testing.T, n int) []*lane {
+	t.Helper()
+	first := hsmtest.NewFaulty(t)
+	first.Config.Sessions = 4
+	all := []*lane{{Faulty: first}}
+	for i := range n - 1 {
+		all = append(all, &lane{Faulty: all[i].Beside(t, fmt.Sprint("lane ", i+2))})
+	}
+	for _, l := range all {
+		l.open(t, func(tokens *hsm.Tokens) {
+			generate(t, tokens, l.URI("sign"), hsm.P256)
+			if _, err := tokens.GenerateWrappingKey(l.URI("wrap")); err != nil {
+				t.Fatal(err)
+			}
+		})
+		t.Cleanup(func() {
+			l.Break(t)
+			if err := l.tokens.Close(); err != nil {
+				t.Error(err)
+			}
+			if n := l.Sessions(t); n != 0 {
+				t.Errorf("%d sessions are open after Close", n)
+			}
+		})
+	}
+	return all
+}
+
+// open makes new Tokens with the lane's keys, as a restart does.
+func (l *lane) open(t *testing.T, prepare func(*hsm.Tokens)) {
+	t.Helper()
+	var err error
+	l.tokens = hsm.New(l.Config)
+	prepare(l.tokens)
+	if l.key, err = l.tokens.Key(l.URI("sign")); err != nil {
+		t.Fatal(err)
+	}
+	if l.wrapping, err = l.tokens.WrappingKey(l.URI("wrap")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// work is what a daemon asks a token for: a signature, and a secret wrapped and unwrapped. What comes back must be right.
+func (l *lane) work(t *testing.T, what string) error {
+	t.Helper()
+	failed := trySign(t, l.key)
+	sealed, err := l.wrapping.Wrap([]byte(what))
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	secret, err := l.wrapping.Unwrap(sealed)
+	if err == nil && !bytes.Equal(secret, []byte(what)) {
+		t.Errorf("%s: unwrapped %q", what, secret)
+	}
+	return errors.Join(failed, err)
+}
+
+// oneCase is a fault and what makes the function be called that has it.
+type oneCase struct {
+	trigger, function, action string
+	code                      pkcs11.Error
+	count                     int // 0: until it is taken back
+	pin                       bool
+}
+
+func (c oneCase) String() string {
+	return fmt.Sprintf("%s %s 0x%x (%d times, after %q)", c.function, c.action, uint(c.code), c.count, c.trigger)
+}
+
+// try runs one case: while the fault lasts, work is done or refused, never wrong; once it has ended, work is done within 2 s.
+func (l *lane) try(t *testing.T, c oneCase) {
+	t.Helper()
+	l.Break(t, c.trigger, fmt.Sprintf("%s 1 %d %s 0x%x", c.function, c.count, c.action, uint(c.code)))
+	err := l.work(t, c.String())
+	calls := l.Calls(t, c.function)
+	if calls == 0 {
+		t.Errorf("%s: was not called", c)
+	}
+	l.Break(t)
+	refused := errors.Is(err, hsm.ErrPINRefused)
+	switch {
+	case err == nil, errors.Is(err, hsm.ErrUnavailable), errors.Is(err, c.code) && !refused:
+	case c.function == "C_GetAttributeValue" && c.code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID: // an object that lacks what ours have
+	case refused && c.pin:
+		if err := trySign(t, l.key); !errors.Is(err, hsm.ErrPINRefused) {
+			t.Errorf("%s: after the refusal: %v; want another", c, err)
+		}
+		_ = l.tokens.Close() // the token may have lost the login
+		l.open(t, func(*hsm.Tokens) {})
+	default:
+		t.Errorf("%s: %v", c, err)
+	}
+	begin := time.Now()
+	for err := l.work(t, c.String()); err != nil; err = l.work(t, c.String()) {
+		if !errors.Is(err, hsm.ErrUnavailable) || time.Since(begin) > 2*time.Second {
+			t.Errorf("%s: %v after the fault: %v", c, time.Since(begin), err)
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	l.Break(t, "C_SignInit 1 1 answer 0xb3") // a new session, which first closes what is left over
+	if err := trySign(t, l.key); err != nil {
+		t.Errorf("%s: %v", c, err)
+	}
+	l.checkSessions(t, c)
+}
+
+
+// checkSessions compares what the token has open with what the pool knows of. One that the token opened while it said that it did not, or keeps
+// while it says that there is none, can be known to nobody.
+func (l *lane) checkSessions(t *testing.T, c oneCase) {
+	t.Helper()
+	opened, err := hsm.OpenSessions(l.tokens, l.URI("sign"))
+	if err != nil {
+		t.Errorf("%s: %v", c, err)
+	}
+	unknown := l.Sessions(t) - opened - 1 // the administrative one
+	may := 0
+	gone := []pkcs11.Error{pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED}
+	if c.function == "C_OpenSession" && c.action == "after" || c.function == "C_CloseSession" && slices.Contains(gone, c.code) {
+		may = 1
+	}
+	if unknown < 0 || unknown > l.leaked+may {
+		t.Errorf("%s: %d sessions more than before are open with the token", c, unknown-l.leaked)
+	}
+	l.leaked = unknown
+}
+
+func matrix() []oneCase {
+	codes := hsm.Faults()
+	codes[0x80000107] = false // a vendor's
+	var cases []oneCase
+	for _, trigger := range slices.Sorted(maps.Keys(called)) {
+		for _, function := range called[trigger] {
+			for _, code := range slices.Sorted(maps.Keys(codes)) {
+				cases = append(cases,
+					oneCase{trigger, function, "answer", code, 1, codes[code]},
+					oneCase{trigger, function, "after", code, 1, codes[code]},
+					oneCase{trigger, function, "answer", code, 0, codes[code]})
+			}
+		}
+	}
+	return cases
+}
+
+// Every code × every function that work and its repair call, before and after the call, once and until it is taken back.
+func TestFaultMatrix(t *testing.T) {
+	all := lanes(t, 8)
+	before, files := runtime.NumGoroutine(), openFiles(t)
+	cases := matrix()
+	next := make(chan oneCase)
+	var group sync.WaitGroup
+	for _, l := range all {
+		group.Go(func() {
+			for c := range next {
+				l.try(t, c)
+			}
+		})
+	}
+	for _, c := range cases {
+		next <- c
+	}
+	close(next)
+	group.Wait()
+	t.Logf("%d cases", len(cases))
+	if n := openFiles(t); n > files {
+		t.Errorf("%d files are open, there were %d", n, files)
+	}
+	wantGoroutines(t, before)
+}
