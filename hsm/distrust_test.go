@@ -124,7 +124,7 @@ func newTestSecret(t *testing.T) softSecret {
 	return softSecret{gcm}
 }
 
-// A secret that would not come back is not taken for wrapped; one fault on the way costs no trust.
+// A secret that would not come back is not taken for wrapped; faults on the way, and a token that opens nothing for a while, cost no trust.
 func TestWrapChecked(t *testing.T) {
 	for _, c := range []struct {
 		wrong     bool
@@ -137,5 +137,10 @@ func TestWrapChecked(t *testing.T) {
 		if c.good && (err != nil || secret.lost != nil) || !c.good && (!errors.Is(err, ErrDistrusted) || wrapped != nil || secret.lost == nil) {
 			t.Errorf("%+v: %x, %v, lost %v", c, wrapped, err, secret.lost)
 		}
+	}
+	secret := &forgetful{softSecret: newTestSecret(t), transient: 3}
+	w := &WrappingKey{name: "softtoken:", secret: secret, gate: &gate{}}
+	if wrapped, err := w.Wrap([]byte("the key of a journal")); !errors.Is(err, ErrUnavailable) || wrapped != nil || secret.lost != nil {
+		t.Errorf("wrap while nothing opens: %x, %v, lost %v", wrapped, err, secret.lost)
 	}
 }

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
@@ -42,7 +43,7 @@ type secretKey interface {
 
 // Wrap encrypts secret, of 1 to 4096 bytes, under the token's key with a fresh random IV. The result is 29 bytes longer. It was opened
 // again and compared: GCM's tag shows a wrong ciphertext to whoever opens it, and by then the secret may be nowhere else. One that
-// does not open takes the token out of service (ErrDistrusted).
+// does not open while others do takes the token out of service (ErrDistrusted).
 func (w *WrappingKey) Wrap(secret []byte) ([]byte, error) {
 	if len(secret) == 0 || len(secret) > maxSecret {
 		return nil, fmt.Errorf("wrap with %s: a secret of %d bytes, 1 to %d are possible", w.name, len(secret), maxSecret)
@@ -67,8 +68,10 @@ func (w *WrappingKey) Wrap(secret []byte) ([]byte, error) {
 	return wrapped, nil
 }
 
-// checkOpens tries twice: tokens answer a transient fault and a tag that does not fit by one code.
+// checkOpens tries twice: tokens answer a transient fault and a tag that does not fit by one code. A token that opens nothing at all, not even
+// another secret, has given no wrong answer: it does not decrypt for the moment.
 func (w *WrappingKey) checkOpens(wrapped, secret []byte) error {
+	var refused error
 	for range 2 {
 		again, err := w.secret.open(wrapped[1:1+ivSize], wrapped[1+ivSize:], wrapped[:1])
 		same := subtle.ConstantTimeCompare(again, secret) == 1
@@ -76,11 +79,30 @@ func (w *WrappingKey) checkOpens(wrapped, secret []byte) error {
 		switch {
 		case err == nil && same:
 			return nil
-		case err != nil && !errors.Is(err, ErrWrapped):
+		case err == nil:
+			return w.secret.distrust(errors.New("a secret that it wrapped opens as another one"))
+		case !errors.Is(err, ErrWrapped):
 			return err
 		}
+		refused = err
+	}
+	if !w.opensAnother() {
+		return fmt.Errorf("%w: it opens nothing that it wraps: %w", ErrUnavailable, refused)
 	}
 	return w.secret.distrust(errors.New("a secret that it wrapped does not open again"))
+}
+
+// opensAnother tries the token with a secret that is none.
+func (w *WrappingKey) opensAnother() bool {
+	iv, probe := make([]byte, ivSize), make([]byte, 32)
+	rand.Read(iv)
+	rand.Read(probe)
+	iv, sealed, err := w.secret.seal(iv, probe, []byte{wrapVersion})
+	if err != nil {
+		return false
+	}
+	opened, err := w.secret.open(iv, sealed, []byte{wrapVersion})
+	return err == nil && bytes.Equal(opened, probe)
 }
 
 // Unwrap returns the secret that Wrap was given. Bytes that were changed, or wrapped by another key, are ErrWrapped. The caller
