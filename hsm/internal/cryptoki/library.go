@@ -1,16 +1,22 @@
 // Package cryptoki calls a PKCS#11 library, in this process or in one of its own that can be killed.
 //
-// [Open] loads one into this process. A call of it lasts as long as the library likes, and a crash of the library is one of the process.
+// [Open] loads one into this process. A crash of the library is one of the process; [Limit] frees the callers of calls that do not return, but the
+// calls stay inside. [Isolate] runs it in a process of its own, which is this program started again ([Serve]): a call that does not return is ended with
+// that process, and a crash is one of that process.
 package cryptoki
 
 import "github.com/miekg/pkcs11"
 
 // Library is what package hsm asks of a PKCS#11 library; each method is the C_ function of its name, except where it says otherwise.
 // Errors are a [pkcs11.Error], the code that the library answered with, or wrap one. It is safe for concurrent use, a session is not
-// (PKCS#11 v2.40 §5.2). The parameters of mechanisms hold no pointers.
+// (PKCS#11 v2.40 §5.2). The parameters of mechanisms hold no pointers, and where the
+// library has a process of its own, no attribute is an array of attributes.
 type Library interface {
-	Initialize(...pkcs11.InitializeOption) error
+	Initialize() error
 	Finalize() error
+	// Stuck is how many calls have not returned within their limit and are inside still (HungError). While there are any, the library must not be
+	// finalized.
+	Stuck() int
 	GetInfo() (pkcs11.Info, error)
 	GetSlotList(tokenPresent bool) ([]uint, error)
 	GetTokenInfo(slot uint) (pkcs11.TokenInfo, error)
@@ -31,6 +37,8 @@ type Library interface {
 	FindObjectsFinal(pkcs11.SessionHandle) error
 	GetAttributeValue(pkcs11.SessionHandle, pkcs11.ObjectHandle, []*pkcs11.Attribute) ([]*pkcs11.Attribute, error)
 	SetAttributeValue(pkcs11.SessionHandle, pkcs11.ObjectHandle, []*pkcs11.Attribute) error
+	CreateObject(pkcs11.SessionHandle, []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+	CopyObject(pkcs11.SessionHandle, pkcs11.ObjectHandle, []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
 	DestroyObject(pkcs11.SessionHandle, pkcs11.ObjectHandle) error
 
 	GenerateKey(pkcs11.SessionHandle, []*pkcs11.Mechanism, []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)

@@ -16,15 +16,20 @@ import (
 // tiny builds testdata/tiny and opens it.
 func tiny(t *testing.T) Library {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "tiny.so")
-	if out, err := exec.Command("cc", "-shared", "-fPIC", "-w", "-o", path, filepath.Join("testdata", "tiny", "tiny.c")).CombinedOutput(); err != nil {
-		t.Fatalf("build the module (it needs a C compiler): %v\n%s", err, out)
-	}
-	l, err := Open(path)
+	l, err := Open(buildTiny(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
+}
+
+func buildTiny(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "tiny.so")
+	if out, err := exec.Command("cc", "-shared", "-fPIC", "-w", "-o", path, filepath.Join("testdata", "tiny", "tiny.c")).CombinedOutput(); err != nil {
+		t.Fatalf("build the module (it needs a C compiler): %v\n%s", err, out)
+	}
+	return path
 }
 
 // A signature is one C_SignInit and one C_Sign, with the parameters given; a second C_Sign is called only where the first wants more room.
@@ -88,9 +93,6 @@ func TestPINs(t *testing.T) {
 	}
 	if err := l.Login(1, pkcs11.CKU_USER, []byte("wrong")); !errors.Is(err, pkcs11.Error(pkcs11.CKR_PIN_INCORRECT)) {
 		t.Error(err)
-	}
-	if _, err := l.UnwrapKey(1, []*pkcs11.Mechanism{pkcs11.NewMechanism(1, nil)}, 1, nil, nil); !errors.Is(err, pkcs11.Error(pkcs11.CKR_WRAPPED_KEY_LEN_RANGE)) {
-		t.Errorf("unwrap nothing: %v", err)
 	}
 }
 

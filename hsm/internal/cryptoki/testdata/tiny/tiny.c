@@ -3,9 +3,12 @@
 //	signs N parameter P login U pin ADDRESS LENGTH
 //
 // N counts the calls of C_Sign, P the octets of the mechanism's parameter, U is the user of the login since C_SignInit (or -). A message that
-// begins with L makes the signature 600 octets long; one that begins with F answers CKR_FUNCTION_FAILED.
+// begins with L makes the signature 600 octets long; one that begins with F answers CKR_FUNCTION_FAILED. One that begins with H does not return, one with C
+// crashes the process, one with E writes to standard error.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef unsigned long W;
 struct mechanism {
@@ -14,8 +17,9 @@ struct mechanism {
 	W length;
 };
 
-static W signs, parameter, user = -1UL, pin_address, pin_length;
-static int active;
+static W signs;
+static __thread W parameter, user = -1UL, pin_address, pin_length; // a call that does not return keeps its thread
+static __thread int active;
 
 static W nothing(void) { return 0; }
 
@@ -40,6 +44,9 @@ static W sign_init(W session, struct mechanism *m, W key) {
 static W sign(W session, const char *message, W length, char *out, W *room) {
 	char text[600] = "";
 	signs++;
+	while (length && *message == 'H') pause();
+	if (length && *message == 'C') abort();
+	if (length && *message == 'E') fputs("something is wrong\n", stderr);
 	if (!active) return 0x91;
 	int used = sprintf(text, "signs %lu parameter %lu login %ld pin %lu %lu", signs, parameter, (long)user, pin_address, pin_length);
 	if (length && *message == 'L') used = 600;
@@ -60,6 +67,8 @@ static struct {
 } list;
 
 W C_GetFunctionList(void **out) {
+	static int lists;
+	if (lists++) return 0x30; // others give a list of other functions, with a state of their own
 	for (int i = 0; i < 68; i++) list.f[i] = nothing;
 	list.f[9] = init_token, list.f[10] = init_pin, list.f[18] = login, list.f[42] = sign_init, list.f[43] = sign;
 	*out = &list;
