@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/miekg/pkcs11"
@@ -154,6 +155,9 @@ func (t *token) key(owner *Tokens, u URI) (*Key, error) {
 		if err != nil {
 			return err
 		}
+		if err := t.checkSigns(public); err != nil {
+			return err
+		}
 		again := func(session pkcs11.SessionHandle) (object, error) {
 			private, now, err := t.openPair(session, u)
 			if err == nil && !public.Equal(now) {
@@ -188,6 +192,22 @@ func (t *token) openPair(session pkcs11.SessionHandle, u URI) (private object, p
 	return p.private, key.(publicKey), nil
 }
 
+// checkSigns refuses a key that its token has no mechanism for: the first signature would be too late to find out.
+func (t *token) checkSigns(public publicKey) error {
+	mechanisms := []uint{pkcs11.CKM_ECDSA}
+	switch public.(type) {
+	case *rsa.PublicKey:
+		mechanisms = []uint{pkcs11.CKM_RSA_PKCS, pkcs11.CKM_RSA_PKCS_PSS}
+	case ed25519.PublicKey:
+		mechanisms = []uint{ckmEDDSA}
+	}
+	if slices.ContainsFunc(mechanisms, t.has) {
+		return nil
+	}
+	name, _ := algorithmOf(public)
+	return fmt.Errorf("token %q has no mechanism to sign with %s keys, though it holds one: see to its own policy (FIPS mode) and firmware, or move the work to another key", t.label, name)
+}
+
 // checkStays refuses a key that its token would show, or wrap for somebody else (EN 319 411-1 GEN-6.5.2-04).
 func (t *token) checkStays(session pkcs11.SessionHandle, secret object) error {
 	sensitive, err := t.flag(session, secret, pkcs11.CKA_SENSITIVE)
@@ -211,7 +231,7 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 		return nil, err
 	}
 	if !k.token.has(mechanism.Mechanism) {
-		return nil, fmt.Errorf("token %q has no mechanism for %s (0x%x)", k.token.label, s.scheme, mechanism.Mechanism)
+		return nil, fmt.Errorf("token %q has no mechanism for %s (0x%x): see to its own policy (FIPS mode), or take another signature_scheme", k.token.label, s.scheme, mechanism.Mechanism)
 	}
 	var signature []byte
 	err = k.token.run(k.uri, k.private, func(session pkcs11.SessionHandle, private object) (err error) {

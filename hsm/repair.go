@@ -89,7 +89,7 @@ func (t *token) run(u URI, h *handle, use func(pkcs11.SessionHandle, object) err
 	}
 	need := faultOf(err).firstRepair()
 	if need == repairNothing {
-		return err
+		return withRemedy(err)
 	}
 	deadline := time.Now().Add(patience)
 	for need <= repairModule && time.Now().Before(deadline) {
@@ -107,16 +107,17 @@ func (t *token) run(u URI, h *handle, use func(pkcs11.SessionHandle, object) err
 		first := faultOf(err).firstRepair()
 		if done && need >= repairLogin && errors.Is(err, errNotFoundAgain) {
 			h.missing.trip(missing, err)
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return fmt.Errorf("%w: %w", ErrUnavailable, withRemedy(err))
 		}
 		if first == repairNothing {
-			return err
+			return withRemedy(err)
 		}
 		if done {
 			need++
 		}
 		need = max(need, first)
 	}
+	err = withRemedy(err)
 	t.breaker.trip(admitted, err)
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }

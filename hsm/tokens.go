@@ -147,7 +147,7 @@ func open[T any](t *Tokens, verb, uri string, do func(URI) (*T, error)) (*T, err
 	defer t.gate.leave()
 	result, err := do(u)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", verb, u.Name(), err)
+		return nil, fmt.Errorf("%s %s: %w", verb, u.Name(), withRemedy(err))
 	}
 	return result, nil
 }

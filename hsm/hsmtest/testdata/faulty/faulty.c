@@ -24,6 +24,8 @@
 //	after CKR    the call is handed on; the answer is that number all the same
 //	delay MS     the call is handed on after that many milliseconds
 //	wrong        C_Sign's signature has one bit changed
+//	flags BITS   C_GetTokenInfo reports these flags besides
+//	hide NUMBER  C_GetMechanismList does not list that mechanism
 //	lose         before the call is handed on, all sessions of the process are closed, and the login is gone with them
 //	restart      before the call is handed on, the module behind starts anew: sessions, login and objects' handles are gone, and
 //	             their numbers are given out a second time
@@ -60,7 +62,7 @@ typedef W (*call_t)(W, W, W, W, W, W, W, W);
 #define COUNT 68
 #define ENGINES 64
 enum {
-	OF_INITIALIZE = 0, OF_FINALIZE = 1, OF_GET_FUNCTION_LIST = 3, OF_GET_SLOT_LIST = 4, OF_GET_SLOT_INFO = 5, OF_OPEN_SESSION = 12, OF_CLOSE_SESSION = 13,
+	OF_INITIALIZE = 0, OF_FINALIZE = 1, OF_GET_FUNCTION_LIST = 3, OF_GET_SLOT_LIST = 4, OF_GET_SLOT_INFO = 5, OF_GET_TOKEN_INFO = 6, OF_GET_MECHANISM_LIST = 7, OF_OPEN_SESSION = 12, OF_CLOSE_SESSION = 13,
 	OF_CLOSE_ALL_SESSIONS = 14, OF_GET_SESSION_INFO = 15, OF_SIGN = 43, OF_GET_FUNCTION_STATUS = 65, OF_WAIT_FOR_SLOT_EVENT = 67
 };
 enum { CKR_GENERAL_ERROR = 0x5, CKR_DEVICE_REMOVED = 0x32, CKR_SESSION_HANDLE_INVALID = 0xb3, CKR_TOKEN_NOT_PRESENT = 0xe0 };
@@ -278,6 +280,12 @@ static W hand(const struct order *o, int i, W a, W b, W c, W d, W e, W f, W g, W
 	return answer;
 }
 
+static void hide(W mechanism, W *list, W *count) {
+	W kept = 0;
+	for (W n = 0; n < *count; n++) if (list[n] != mechanism) list[kept++] = list[n];
+	*count = kept;
+}
+
 static W obey(int i, W a, W b, W c, W d, W e, W f, W g, W h) {
 	struct order o = plan(i, i == OF_SIGN && d);
 	const char *action = o.action;
@@ -296,6 +304,8 @@ static W obey(int i, W a, W b, W c, W d, W e, W f, W g, W h) {
 	}
 	W answer = hand(&o, i, a, b, c, d, e, f, g, h);
 	if (o.until) sleep_until(o.until);
+	if (i == OF_GET_TOKEN_INFO && !strcmp(action, "flags") && answer == 0) *(W *)(b + 96) |= o.argument; // CK_TOKEN_INFO.flags
+	if (i == OF_GET_MECHANISM_LIST && !strcmp(action, "hide") && answer == 0 && b) hide(o.argument, (W *)b, (W *)c);
 	if (!strcmp(action, "after")) return o.argument;
 	if (i == OF_SIGN && !strcmp(action, "wrong") && answer == 0 && d) ((unsigned char *)d)[*(W *)e - 1] ^= 1;
 	return answer;
