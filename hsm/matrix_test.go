@@ -144,7 +144,6 @@ func (l *lane) try(t *testing.T, c oneCase) {
 	l.checkSessions(t, c)
 }
 
-
 // checkSessions compares what the token has open with what the pool knows of. One that the token opened while it said that it did not, or keeps
 // while it says that there is none, can be known to nobody.
 func (l *lane) checkSessions(t *testing.T, c oneCase) {
