@@ -56,14 +56,13 @@ type job struct {
 func newPaths(tb testing.TB, key crypto.Signer, raw func() signing) []job {
 	tb.Helper()
 	p, ctx := newProvider(tb, key), tb.Context()
-	digest, message := make([]byte, 32), make([]byte, 400)
+	digest := make([]byte, 32)
 	good, live := p.question(tb, false), p.question(tb, true)
 	stamp := newStampRequest(tb)
 	same := func(call signing) func() signing { return func() signing { return call } }
 	return []job{
 		{"raw", raw},
 		{"key", same(func() error { _, err := key.Sign(rand.Reader, digest, crypto.SHA256); return err })},
-		{"verified", same(func() error { _, err := p.algorithm.Sign(key, message); return err })},
 		{"ocsp-live", same(func() error { return answered(p.responder.Respond(ctx, live)) })},
 		{"ocsp-cached", same(func() error { return answered(p.responder.Respond(ctx, good)) })},
 		{"append", same(func() error { _, err := p.log.Append(ctx, newIntent()); return err })},

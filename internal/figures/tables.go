@@ -20,10 +20,16 @@ var keys = []row{
 
 // paths are the rows of the paths' tables. All ratios are to the first.
 var paths = []row{
-	{"raw signature", "raw"}, {"signature by `hsm.Key`", "key"}, {"the same, and its verification", "verified"},
+	{"raw signature", "raw"}, {"signature by `hsm.Key`, verified", "key"},
 	{"OCSP answer, signed", "ocsp-live"}, {"OCSP answer, from the cache", "ocsp-cached"},
 	{"durable append", "append"}, {"timestamp, recorded", "timestamp"}, {"certificate", "issue"},
 }
+
+// signers are the keys, and isolations the ways to reach a token, of the table of signers.
+var (
+	signers    = []row{{"P-256", "p256"}, {"P-384", "p384"}, {"RSA-3072", "rsa3072"}, {"RSA-4096", "rsa4096"}}
+	isolations = []row{{"none", "none"}}
+)
 
 // requests are the rows of the table of HTTP. Each ratio is to the static answer of the same method.
 var requests = []struct{ title, name, static string }{
@@ -44,6 +50,8 @@ func (r *runs) print(to io.Writer) error {
 	r.printPaths(w, 64, "ns/op")
 	fmt.Fprint(w, "\n64 callers, processor time of a call:\n\n")
 	r.printPaths(w, 64, "cpu-ns/op")
+	fmt.Fprint(w, "\nSignatures a second by 32 sessions of one SoftHSM token, verification not counted; × is the ratio to the raw ones of the same run:\n\n")
+	r.printSigners(w)
 	fmt.Fprint(w, "\nOver HTTP, 64 connections; × is the ratio to the static answer by the same method:\n\n")
 	r.printHTTP(w)
 	fmt.Fprint(w, "\nThe parts, one caller unless the name says another number:\n\n")
@@ -83,6 +91,29 @@ func (r *runs) compared(name, with, unit string) string {
 		return span(ns) + " ×<0.01"
 	}
 	return span(ns) + " ×" + digits(ratio, 2)
+}
+
+func (r *runs) printSigners(w io.Writer) {
+	header := []string{"key", "raw"}
+	for _, i := range isolations {
+		header = append(header, "`isolation: "+i.title+"`")
+	}
+	printHeader(w, append(header, "one verification, by itself"))
+	for _, k := range signers {
+		name := func(isolation row) string { return fmt.Sprintf("figures.Signer/isolation=%s/key=%s", isolation.name, k.name) }
+		raw, ok := r.median(name(isolations[0]), "raw/s")
+		if !ok {
+			continue
+		}
+		fmt.Fprintf(w, "| %s | %s |", k.title, digits(raw, 3))
+		for _, i := range isolations {
+			signer, _ := r.median(name(i), "signer/s")
+			ratio, _ := r.median(name(i), "signer/raw")
+			fmt.Fprintf(w, " %s ×%s |", digits(signer, 3), digits(ratio, 2))
+		}
+		verify, _ := r.median(name(isolations[0]), "verify-ns")
+		fmt.Fprintf(w, " %s |\n", span(verify))
+	}
 }
 
 func (r *runs) printHTTP(w io.Writer) {
