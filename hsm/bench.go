@@ -61,6 +61,8 @@ type bench struct {
 	key         *Key
 	sessions    int
 	options     crypto.SignerOpts
+	places      []*tokenKey // whose sessions raw workers take, in turn; none for a key in this process
+	worker      atomic.Int64
 	raw, signer rival
 }
 
@@ -72,8 +74,8 @@ func (t *Tokens) Bench(ctx context.Context, c BenchConfig) (BenchResult, error) 
 	result, err := t.bench(ctx, c)
 	if err != nil {
 		what := c.URI
-		if u, parse := ParseURI(c.URI); parse == nil {
-			what = u.Name()
+		if uris, parse := ParseURIs(c.URI); parse == nil {
+			what = groupName(uris)
 		}
 		if what == "" {
 			what = string(c.Algorithm)
@@ -89,8 +91,14 @@ func (t *Tokens) bench(ctx context.Context, c BenchConfig) (BenchResult, error) 
 		return BenchResult{}, err
 	}
 	b := &bench{key: key, sessions: t.config.Sessions, options: benchHash(key.public)}
-	if k, ok := key.private.(*tokenKey); ok {
-		b.sessions = k.token.facts().Sessions
+	switch k := key.private.(type) {
+	case *tokenKey:
+		b.sessions, b.places = k.token.facts().Sessions, []*tokenKey{k}
+	case *group:
+		if b.places, err = k.places(); err != nil {
+			return BenchResult{}, errors.Join(err, drop())
+		}
+		b.sessions = len(b.places)
 	}
 	result, err := b.run(ctx, c.Duration)
 	return result, errors.Join(err, drop())
@@ -106,11 +114,12 @@ func (t *Tokens) benchKey(c BenchConfig) (key *Key, drop func() error, err error
 		}
 		return t.newSoftKey("softtoken:", signer), keep, nil
 	}
-	u, err := ParseURI(c.URI)
+	uris, err := ParseURIs(c.URI)
 	if err != nil {
 		return nil, nil, err
 	}
-	if u.Software || u.Object != "" || len(u.ID) > 0 {
+	u := uris[0]
+	if len(uris) > 1 || u.Software || u.Object != "" || len(u.ID) > 0 {
 		key, err := t.Key(c.URI)
 		if err == nil && c.Check != nil {
 			err = c.Check(key.public)
@@ -297,8 +306,7 @@ func (b *bench) rawWork(more func() bool) error {
 	if err != nil {
 		return err
 	}
-	k, onToken := b.key.private.(*tokenKey)
-	if !onToken {
+	if len(b.places) == 0 {
 		soft := b.key.private.(*softKey)
 		for more() {
 			if _, err := soft.signer.Sign(rand.Reader, checked.input, b.options); err != nil {
@@ -307,6 +315,7 @@ func (b *bench) rawWork(more func() bool) error {
 		}
 		return nil
 	}
+	k := b.places[int(b.worker.Add(1))%len(b.places)]
 	mechanism, message, err := k.prepare(checked)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // TokenHealth is what Health tells of one token. It names neither PIN nor path.
@@ -27,27 +28,70 @@ const (
 	StatePINRefused   = "PIN refused"    // not tried again
 )
 
-// Health tells of every token that the process uses, by the fact "tokens", a []TokenHealth in the order of their labels, and returns an error
-// where keys cannot sign because their token, or the key itself, gave a wrong answer once. It asks no token anything, so that it answers
-// while one hangs.
+// GroupHealth is what Health tells of a key group.
+type GroupHealth struct {
+	Key     string         `json:"key"`
+	Members []MemberHealth `json:"members"`
+}
+
+// MemberHealth is what Health tells of one member of a key group.
+type MemberHealth struct {
+	Key    string `json:"key"`              // its URI's name
+	Signs  bool   `json:"signs"`            // signatures are asked of it
+	Reason string `json:"reason,omitempty"` // why they are not
+}
+
+// Health tells of every token that the process uses, by the fact "tokens", a []TokenHealth in the order of their labels, and of key groups, by
+// the fact "key_groups", a []GroupHealth, with one of "warnings" for each member that does not sign. The error says which key cannot sign: because
+// its token gave a wrong answer once, or because no member of its group can. It asks no token anything, so that it answers while one hangs.
 func (t *Tokens) Health() (facts map[string]any, err error) {
-	var all []TokenHealth
+	all := []TokenHealth{}
 	for _, k := range t.watch.all() {
 		h, trouble := k.health()
 		all = append(all, h)
-		if trouble != nil && err == nil {
-			err = trouble
+		if k.needed.Load() {
+			err = cmp.Or(err, trouble)
 		}
 	}
 	slices.SortFunc(all, func(a, b TokenHealth) int {
 		return cmp.Or(cmp.Compare(a.Token, b.Token), cmp.Compare(a.Serial, b.Serial))
 	})
-	for _, k := range t.watch.softKeys() {
-		if err == nil {
-			err = k.trust.check()
+	facts = map[string]any{"tokens": all}
+	soft, groups := t.watch.keys()
+	for _, k := range soft {
+		if k.needed.Load() {
+			err = cmp.Or(err, k.trust.check())
 		}
 	}
-	return map[string]any{"tokens": all}, err
+	var warnings []string
+	var list []GroupHealth
+	for _, g := range groups {
+		h, warn, trouble := g.health()
+		list, warnings, err = append(list, h), append(warnings, warn...), cmp.Or(err, trouble)
+	}
+	if list != nil {
+		facts["key_groups"], facts["warnings"] = list, warnings
+	}
+	return facts, err
+}
+
+func (g *group) health() (h GroupHealth, warnings []string, err error) {
+	h = GroupHealth{Key: g.name}
+	some := false
+	for _, m := range g.members {
+		o := m.breaker.now.Load()
+		one := MemberHealth{Key: m.uri.Name(), Signs: o == nil}
+		if o != nil {
+			one.Reason = o.cause.Error()
+			warnings = append(warnings, fmt.Sprintf("a key has one token less: %s does not sign: %v", m.where(), o.cause))
+		}
+		some = some || one.Signs
+		h.Members = append(h.Members, one)
+	}
+	if !some {
+		err = fmt.Errorf("no token of a key group signs: %s: %s", g.name, h.Members[0].Reason)
+	}
+	return h, warnings, err
 }
 
 // watch is what the process can be told of its tokens without asking them: nothing here waits for a module.
@@ -57,7 +101,12 @@ type watch struct {
 	mu     sync.Mutex
 	tokens []*token
 	soft   []*softKey // those that are trusted no more
+	groups []*group
+
+	failovers atomic.Int64 // signatures that a second token was asked for
 }
+
+func (w *watch) failedOver() { w.failovers.Add(1) }
 
 func (w *watch) add(t *token) {
 	w.mu.Lock()
@@ -85,10 +134,16 @@ func (w *watch) all() []*token {
 	return slices.Clone(w.tokens)
 }
 
-func (w *watch) softKeys() []*softKey {
+func (w *watch) addGroup(g *group) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.soft)
+	w.groups = append(w.groups, g)
+}
+
+func (w *watch) keys() ([]*softKey, []*group) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.soft), slices.Clone(w.groups)
 }
 
 func (t *token) health() (TokenHealth, error) {

@@ -24,6 +24,8 @@ type KeyInfo struct {
 	SerialNumber     string `json:"serial_number"`
 	Firmware         string `json:"firmware"`
 	Software         bool   `json:"software"` // a softtoken: key
+	// Members are those of a key group that could be asked; the facts above are then the first one's. Else nil.
+	Members []KeyInfo `json:"members,omitempty"`
 }
 
 // Info is the inventory line of the key (EN 319 411-1 GEN-6.5.1-13A). The token is asked for the attributes each time.

@@ -44,8 +44,12 @@ type TokenState struct {
 }
 
 // List describes every token of the URI's module that the URI's path matches, in the order of their slots, also those that are not
-// initialised. It logs in to none and reads no PIN. A softtoken: URI has one token. No match is ErrNotFound.
+// initialised. It logs in to none and reads no PIN. A softtoken: URI has one token. No match is ErrNotFound. Of a key group it lists
+// the tokens of each member.
 func (t *Tokens) List(uri string) ([]TokenState, error) {
+	if members := strings.Fields(uri); len(members) > 1 {
+		return ofEach(members, t.List)
+	}
 	u, err := ParseURI(uri)
 	if err != nil {
 		return nil, fmt.Errorf("list tokens: %w", err)
@@ -68,6 +72,19 @@ func (t *Tokens) List(uri string) ([]TokenState, error) {
 		return nil, fmt.Errorf("list tokens: %w", err)
 	}
 	return states, nil
+}
+
+// ofEach is what list says of the members of a key group, one after the other.
+func ofEach[T any](members []string, list func(string) ([]T, error)) ([]T, error) {
+	var all []T
+	for _, uri := range members {
+		some, err := list(uri)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
 }
 
 // moduleOf returns the loaded module of u.
@@ -203,8 +220,11 @@ const maxListed = 100
 // Keys lists the private and the secret keys of the one token that uri names, those of its object and id where it has them. Unlike Key
 // it refuses none: a key that Key or WrappingKey would not open has a Fault. It logs in, with the URI's PIN, once. Of a soft token it opens
 // every key file in the URI's dir with that PIN, and stops at the first that it does not open. A token with 100 such keys or more has to be
-// asked by object or id.
+// asked by object or id. Of a key group it lists the keys of each member.
 func (t *Tokens) Keys(uri string) ([]KeyRecord, error) {
+	if members := strings.Fields(uri); len(members) > 1 {
+		return ofEach(members, t.Keys)
+	}
 	u, err := ParseURI(uri)
 	if err != nil {
 		return nil, fmt.Errorf("list keys: %w", err)

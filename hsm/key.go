@@ -31,6 +31,8 @@ type privateKey interface {
 	// sign returns a signature that the public half verifies.
 	sign(signing) ([]byte, error)
 	describe(*KeyInfo) error
+	// need says that no other token does what this one does not.
+	need()
 }
 
 // signing is one signature to be made, checked.
@@ -39,7 +41,8 @@ type signing struct {
 	hash   crypto.Hash // 0 for Ed25519
 	input  []byte      // a digest of hash; for Ed25519 the message
 
-	unverified bool // for a measurement: the signature is thrown away
+	unverified bool        // for a measurement: the signature is thrown away
+	trouble    func(error) // told why a call failed, before it is repaired and made again; may be nil
 }
 
 type scheme string
@@ -236,6 +239,9 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 	var signature []byte
 	err = k.token.run(k.uri, k.private, func(session pkcs11.SessionHandle, private object) (err error) {
 		signature, err = k.token.ctx.SignOnce(session, mechanism, private, message, nil)
+		if err != nil && s.trouble != nil {
+			s.trouble(err)
+		}
 		return err
 	})
 	if err != nil {
@@ -254,6 +260,8 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 
 // errWrongSignature is why a key, or its token, is trusted no more.
 var errWrongSignature = errors.New("the public key does not verify a signature that it made")
+
+func (k *tokenKey) need() { k.token.needed.Store(true) }
 
 // prepare translates s into a mechanism and what the token is to sign with it.
 func (k *tokenKey) prepare(s signing) (*pkcs11.Mechanism, []byte, error) {

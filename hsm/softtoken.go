@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"filippo.io/age"
 
@@ -169,6 +170,7 @@ type softKey struct {
 	name   string // of its URI
 	signer crypto.Signer
 	trust  trust
+	needed atomic.Bool // it is in no key group
 	owner  *Tokens
 }
 
@@ -291,6 +293,8 @@ func (k *softKey) compute(s signing) ([]byte, error) {
 	}
 	return nil, fmt.Errorf("scheme %q", s.scheme)
 }
+
+func (k *softKey) need() { k.needed.Store(true) }
 
 func (*softKey) describe(info *KeyInfo) error {
 	describeSoft(info)

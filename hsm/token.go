@@ -25,6 +25,7 @@ type token struct {
 	leftover   leftover
 	breaker    breaker
 	trust      trust
+	needed     atomic.Bool   // a key on it is in no key group
 	epoch      atomic.Uint64 // changes while the pool's traffic is held; handles are good in one epoch
 
 	// admin guards what follows. Look-ups, attributes and key generation run under it, one at a time, on a read-write session

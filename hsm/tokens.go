@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 )
 
 // defaultSessions is how many signatures a token may be asked for at once. More than twice a software token's cores
@@ -55,16 +56,20 @@ func New(c Config) *Tokens {
 // Key opens the one key pair that uri names (RFC 7512, or softtoken:); an error says what was found instead. A private key that
 // its token does not keep to itself (CKA_SENSITIVE, not CKA_EXTRACTABLE) is refused (EN 319 411-1 GEN-6.5.2-04). The first key
 // of a token logs in to it.
+//
+// Several URIs, separated by blanks or line breaks, are a key group: one key on several tokens. One of them at least has to be
+// there, and their public keys have to be equal. Sign spreads over those that are well and goes on to the next when one fails; it takes
+// 10 s at most. One that is missing is looked for again while others sign, and joins them unless it has another key.
 func (t *Tokens) Key(uri string) (*Key, error) {
-	return open(t, "open key", uri, func(u URI) (*Key, error) {
-		if u.Software {
-			return t.softKey(u)
+	return openAny(t, "open key", uri, func(uris []URI) (*Key, error) {
+		if len(uris) > 1 {
+			return t.openGroup(uris)
 		}
-		token, err := t.token(u)
-		if err != nil {
-			return nil, err
+		k, err := t.soleKey(uris[0])
+		if err == nil {
+			k.private.need()
 		}
-		return token.key(t, u)
+		return k, err
 	})
 }
 
@@ -97,6 +102,7 @@ func (t *Tokens) WrappingKey(uri string) (*WrappingKey, error) {
 		if err != nil {
 			return nil, err
 		}
+		token.needed.Store(true)
 		return token.wrappingKey(t, u)
 	})
 }
@@ -132,22 +138,35 @@ func (t *Tokens) Destroy(uri string) error {
 	return err
 }
 
-// open is the frame of every call that begins with a URI: read it, hold Close off, and name the object in an error.
+// open is the frame of every call that begins with the URI of one object: read it, hold Close off, and name the object in an error.
 func open[T any](t *Tokens, verb, uri string, do func(URI) (*T, error)) (*T, error) {
-	u, err := ParseURI(uri)
+	return openAny(t, verb, uri, func(uris []URI) (*T, error) {
+		if len(uris) > 1 {
+			return nil, errors.New("this is done on one token at a time, and a key group names several: give one of its URIs")
+		}
+		return do(uris[0])
+	})
+}
+
+// openAny is open for what key groups can do.
+func openAny[T any](t *Tokens, verb, uri string, do func([]URI) (*T, error)) (*T, error) {
+	uris, err := ParseURIs(uri)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", verb, err)
 	}
-	if u.Software && (u.Object == "" || u.Dir == "") {
-		return nil, fmt.Errorf("%s %s: the URI needs object=NAME and dir=/absolute/path", verb, u.Name())
+	name := groupName(uris)
+	for _, u := range uris {
+		if u.Software && (u.Object == "" || u.Dir == "") {
+			return nil, fmt.Errorf("%s %s: the URI needs object=NAME and dir=/absolute/path", verb, u.Name())
+		}
 	}
 	if err := t.gate.enter(); err != nil {
-		return nil, fmt.Errorf("%s %s: %w", verb, u.Name(), err)
+		return nil, fmt.Errorf("%s %s: %w", verb, name, err)
 	}
 	defer t.gate.leave()
-	result, err := do(u)
+	result, err := do(uris)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", verb, u.Name(), withRemedy(err))
+		return nil, fmt.Errorf("%s %s: %w", verb, name, withRemedy(err))
 	}
 	return result, nil
 }
@@ -177,28 +196,49 @@ func (t *Tokens) Close() error {
 	return errors.Join(errs...)
 }
 
-// gate lets calls through until it is closed, and closing waits for those within.
+// gate lets calls through until it is closed, and closing waits for those within. The zero value is open.
 type gate struct {
-	mu     sync.RWMutex
+	within atomic.Int64 // calls; below 0 once it is closed
+
+	mu     sync.Mutex
 	closed bool
+	empty  chan struct{} // made before within falls below 0
 }
 
+// gateClosed is added to within: more than there ever are calls.
+const gateClosed = -1 << 62
+
 func (g *gate) enter() error {
-	g.mu.RLock()
-	if g.closed {
-		g.mu.RUnlock()
+	if g.within.Add(1) < 0 {
+		g.leave()
 		return ErrClosed
 	}
 	return nil
 }
 
-func (g *gate) leave() { g.mu.RUnlock() }
+// stay lets a call that is within begin another one, which must leave by itself.
+func (g *gate) stay() { g.within.Add(1) }
 
-// close reports whether this call was the one that closed it.
+func (g *gate) leave() {
+	if g.within.Add(-1) != gateClosed {
+		return
+	}
+	select {
+	case g.empty <- struct{}{}:
+	default:
+	}
+}
+
+// close waits for the calls within, and reports whether this call was the one that closed the gate.
 func (g *gate) close() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	first := !g.closed
-	g.closed = true
-	return first
+	if g.closed {
+		return false
+	}
+	g.closed, g.empty = true, make(chan struct{}, 1)
+	if g.within.Add(gateClosed) != gateClosed {
+		<-g.empty
+	}
+	return true
 }

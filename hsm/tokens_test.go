@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -353,7 +354,7 @@ func TestSoftTokenInfo(t *testing.T) {
 		URI: "softtoken:object=a", Algorithm: "p384", Bits: 384, GeneratedOnToken: true,
 		Token: "softtoken", Manufacturer: "Zegel", Model: "softtoken", Software: true,
 	}
-	if info != want || len(digest) != 64 {
+	if !reflect.DeepEqual(info, want) || len(digest) != 64 {
 		t.Errorf("Info: %+v, digest %s; want %+v", info, digest, want)
 	}
 }

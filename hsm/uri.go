@@ -54,6 +54,31 @@ func ParseURI(text string) (URI, error) {
 	return u, nil
 }
 
+// ParseURIs reads a key group: one or more URIs separated by blanks or line breaks, each as ParseURI reads it. No two name the same
+// object of one token.
+func ParseURIs(text string) ([]URI, error) {
+	fields := strings.Fields(text)
+	if len(fields) < 2 {
+		u, err := ParseURI(strings.TrimSpace(text))
+		return []URI{u}, err
+	}
+	var uris []URI
+	seen := make(map[string]bool)
+	for _, field := range fields {
+		u, err := ParseURI(field)
+		if err != nil {
+			return nil, err
+		}
+		name := u.Name() + "?" + u.Dir + "?" + u.ModulePath
+		if seen[name] {
+			return nil, fmt.Errorf("read key URIs: %s is named twice: a key group is one key on several tokens", u.Name())
+		}
+		seen[name] = true
+		uris = append(uris, u)
+	}
+	return uris, nil
+}
+
 func parseURI(text string) (URI, error) {
 	if len(text) > maxURI {
 		return URI{}, fmt.Errorf("longer than %d bytes", maxURI)
@@ -389,21 +414,29 @@ func percentEncode(id []byte) string {
 // that has the URI, which `assurance: qualified` refuses.
 func (u URI) HasPINValue() bool { return u.pinValue != nil }
 
-// IsSoftware reports whether uri is a softtoken: URI, which `assurance: qualified` refuses for all but checkpoint keys.
+// IsSoftware reports whether uri is a softtoken: URI, or a key group with one, which `assurance: qualified` refuses for all but
+// checkpoint keys.
 func IsSoftware(uri string) bool {
-	scheme, _, found := strings.Cut(uri, ":")
-	return found && strings.EqualFold(scheme, "softtoken")
+	for _, one := range strings.Fields(uri) {
+		scheme, _, found := strings.Cut(one, ":")
+		if found && strings.EqualFold(scheme, "softtoken") {
+			return true
+		}
+	}
+	return false
 }
 
-// CheckURI judges how a key's URI is written, without looking for the key. qualified refuses a pin-value: the PIN would lie in
+// CheckURI judges how a key's URI, or a key group, is written, without looking for the key. qualified refuses a pin-value: the PIN would lie in
 // every copy of the configuration, and its digest in the journal.
 func CheckURI(text string, qualified bool) error {
-	u, err := ParseURI(text)
+	uris, err := ParseURIs(text)
 	if err != nil {
 		return err
 	}
-	if qualified && u.HasPINValue() {
-		return errors.New("a pin-value under `assurance: qualified`: the PIN would lie in every copy of this file: use pin-source")
+	for _, u := range uris {
+		if qualified && u.HasPINValue() {
+			return errors.New("a pin-value under `assurance: qualified`: the PIN would lie in every copy of this file: use pin-source")
+		}
 	}
 	return nil
 }

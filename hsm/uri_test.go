@@ -156,10 +156,37 @@ func TestHasPINValue(t *testing.T) {
 func TestIsSoftware(t *testing.T) {
 	for uri, want := range map[string]bool{
 		"softtoken:object=a?dir=/d": true, "SoftToken:": true, "pkcs11:object=softtoken:": false, "softtoken": false, "": false,
+		"pkcs11:object=a SOFTTOKEN:object=a": true, "\n softtoken:object=a": true, "pkcs11:object=a pkcs11:object=softtoken:": false,
 	} {
 		if IsSoftware(uri) != want {
 			t.Errorf("IsSoftware(%q) = %v", uri, !want)
 		}
+	}
+}
+
+// A key group is every URI of it: what is refused of one is refused of all.
+func TestParseURIs(t *testing.T) {
+	for text, want := range map[string]string{
+		"pkcs11:token=a;object=k": "pkcs11:token=a;object=k", "pkcs11:token=a;object=k\n": "pkcs11:token=a;object=k",
+		"pkcs11:token=a;object=k pkcs11:token=b;object=k":               "pkcs11:token=a;object=k pkcs11:token=b;object=k",
+		"\n  pkcs11:token=a\r\n\tsofttoken:object=k?dir=/d\n\n":         "pkcs11:token=a softtoken:object=k",
+		"pkcs11:object=k?module-path=/a pkcs11:object=k?module-path=/b": "pkcs11:object=k pkcs11:object=k",
+	} {
+		if uris, err := ParseURIs(text); err != nil || groupName(uris) != want {
+			t.Errorf("%q: %v, %v; want %q", text, uris, err, want)
+		}
+		if err := CheckURI(text, true); err != nil {
+			t.Errorf("CheckURI(%q): %v", text, err)
+		}
+	}
+	for _, text := range []string{"", " ", "pkcs11:token=a and pkcs11:token=b", "pkcs11:token=a pkcs11:token=a",
+		"pkcs11:token=a pkcs11:token=b;colour=red", "pkcs11:token=a?pin-source=/x pkcs11:token=a?pin-source=/y"} {
+		if uris, err := ParseURIs(text); err == nil {
+			t.Errorf("%q: %v", text, uris)
+		}
+	}
+	if err := CheckURI("pkcs11:token=a pkcs11:token=b?pin-value=1234", true); err == nil || strings.Contains(err.Error(), "1234") {
+		t.Errorf("CheckURI with a pin-value in the second URI: %v", err)
 	}
 }
 

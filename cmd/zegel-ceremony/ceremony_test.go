@@ -907,6 +907,7 @@ func TestScriptRefused(t *testing.T) {
 		{"one origin twice", []string{"zegel.test/tsa", "zegel.test/ca"}, 2, "journals.tsa: both journals"},
 		{"key URI", []string{"softtoken:object=root?", "softtoken:label=root?"}, 2, "script.yaml:41: keys.root.uri:"},
 		{"one key twice", []string{"softtoken:object=tsu?", "softtoken:object=ocsp?"}, 2, "keys.tsu.uri: it is the key of keys.ocsp already"},
+		{"key group", []string{"softtoken:object=root?", "pkcs11:token=b;object=root softtoken:object=root?"}, 2, "keys.root.uri: a key group"},
 		{"key inside the output", []string{"/keys&", "/provider/keys&"}, 2, "the key would lie in the output folder"},
 		{"algorithm", []string{`pin", algorithm: p256`, `pin", algorithm: p224`}, 2, "algorithm: key algorithm p224 is none of the table: take p256"},
 		{"algorithm that few can read", []string{`pin", algorithm: p256`, `pin", algorithm: brainpoolP384r1`}, 2, "GnuTLS and programs in Go cannot read the certificate"},

@@ -230,10 +230,15 @@ func (s *script) validateKeys() error {
 		if err := hsm.CheckURI(uris[key], s.Assurance == daemon.AssuranceQualified); err != nil {
 			return daemon.Keyf(key+".uri", "%w", err)
 		}
-		u, err := hsm.ParseURI(uris[key])
+		members, err := hsm.ParseURIs(uris[key])
 		if err != nil {
 			return daemon.Keyf(key+".uri", "%w", err)
 		}
+		if len(members) > 1 {
+			return daemon.Keyf(key+".uri", "a key group: a ceremony makes each key on one token. Name one URI; the key gets to a second token by backup and restore, or by the vendor's cloning, "+
+				"and the second URI then into the daemon's configuration")
+		}
+		u := members[0]
 		if inside(u.Dir, s.Output) {
 			return daemon.Keyf(key+".uri", "the key would lie in the output folder: give the keys a folder of their own")
 		}

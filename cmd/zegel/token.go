@@ -88,18 +88,21 @@ certificates and revocation status only (EN 319 411-1 GEN-6.5.3-03).`,
 	return c
 }
 
-// checkTokenURIs judges the URIs of a command line. A pin-value there would lie in the process list and in the shell's history.
+// checkTokenURIs judges the URIs of a command line, of a key group each one, and returns the first of each. A pin-value there would lie in
+// the process list and in the shell's history.
 func checkTokenURIs(uris []string) ([]hsm.URI, error) {
 	var list []hsm.URI
 	for _, uri := range uris {
-		u, err := hsm.ParseURI(uri)
+		members, err := hsm.ParseURIs(uri)
 		if err != nil {
 			return nil, &inputError{err}
 		}
-		if u.HasPINValue() {
-			return nil, badInput("%s: a pin-value on the command line is for everyone to read: give pin-source=file:/absolute/path, and change that PIN", u.Name())
+		for _, u := range members {
+			if u.HasPINValue() {
+				return nil, badInput("%s: a pin-value on the command line is for everyone to read: give pin-source=file:/absolute/path, and change that PIN", u.Name())
+			}
 		}
-		list = append(list, u)
+		list = append(list, members[0])
 	}
 	return list, nil
 }
@@ -272,11 +275,15 @@ func (t *tool) tokenBench(ctx context.Context, uris []string, b tokenBench) erro
 func namesKey(u hsm.URI) bool { return u.Software || u.Object != "" || len(u.ID) > 0 }
 
 func benchName(c hsm.BenchConfig) string {
-	if u, err := hsm.ParseURI(c.URI); err == nil {
-		if namesKey(u) {
-			return u.Name() + ", which signs random digests"
+	if members, err := hsm.ParseURIs(c.URI); err == nil && c.URI != "" {
+		if u := members[0]; !namesKey(u) {
+			return fmt.Sprintf("a throw-away %s key on %s", c.Algorithm, u.Name())
 		}
-		return fmt.Sprintf("a throw-away %s key on %s", c.Algorithm, u.Name())
+		var names []string
+		for _, u := range members {
+			names = append(names, u.Name())
+		}
+		return strings.Join(names, " ") + ", which signs random digests"
 	}
 	return fmt.Sprintf("a throw-away %s key in software", c.Algorithm)
 }

@@ -2,9 +2,16 @@
 package hsmtest
 
 import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/zegel-tsp/zegel/hsm"
@@ -127,4 +134,26 @@ func installed(t testing.TB, missing string, patterns ...string) string {
 	}
 	t.Fatal(missing)
 	return ""
+}
+
+// Import puts a key pair on a SoftHSM token under a label, sensitive and not extractable, as a vendor's cloning would: the same key can
+// so be on several tokens. It needs softhsm2-util.
+func (k *Token) Import(t testing.TB, object string, key crypto.PrivateKey) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin, err := os.ReadFile(k.PIN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.pem")
+	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	id := sha256.Sum256(der)
+	out, err := exec.Command("softhsm2-util", "--import", file, "--token", k.Label, "--label", object, "--id", hex.EncodeToString(id[:8]),
+		"--pin", strings.TrimSuffix(string(pin), "\n")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("import a key into SoftHSM: %v: %s", err, out)
+	}
 }

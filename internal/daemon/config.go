@@ -136,7 +136,8 @@ func ValidateAssurance(assurance, clock string, keys map[string]string) error {
 		return Keyf("clock", "an unverified clock under `assurance: qualified`: write `clock: system` (EN 319 421 TIS-7.7.1-04)")
 	}
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if strings.HasPrefix(strings.ToLower(keys[key]), "softtoken:") {
+		software := func(uri string) bool { return strings.HasPrefix(strings.ToLower(uri), "softtoken:") }
+		if slices.ContainsFunc(strings.Fields(keys[key]), software) { // there are several in a key group
 			return Keyf(key, "a software key under `assurance: qualified`: keep it in a certified device and name it with a pkcs11: URI (EN 319 411-1 GEN-6.5.2-04)")
 		}
 	}

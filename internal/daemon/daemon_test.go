@@ -163,6 +163,7 @@ func TestMainExitStatus(t *testing.T) {
 		{name: "refused value", args: []string{"--check", "--config", a.config(t, "clock: unverified", "clock: ntp")}, status: 2, stderr: `test.yaml:2: clock: "ntp" is neither`},
 		{name: "unverified clock", args: []string{"--config", a.config(t, "assurance: test", "assurance: qualified")}, run: errors.New("must not run"), status: 2, stderr: "test.yaml:2: clock: an unverified clock under"},
 		{name: "software key", args: []string{"--config", a.config(t, "assurance: test", "assurance: qualified", "unverified", "system")}, run: errors.New("must not run"), status: 2, stderr: "test.yaml:9: key: a software key under"},
+		{name: "software key in a group", args: []string{"--config", a.config(t, "assurance: test", "assurance: qualified", "unverified", "system", "softtoken:/x?object=a", `"pkcs11:token=a softtoken:object=a"`)}, run: errors.New("must not run"), status: 2, stderr: "test.yaml:9: key: a software key under"},
 		{name: "hardware key", args: []string{"--check", "--config", a.config(t, "assurance: test", "assurance: qualified", "unverified", "system", "softtoken:/x?object=a", "pkcs11:token=a")}, stdout: "good"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
