@@ -103,7 +103,7 @@ func LoseSessions(t *Tokens, uri string) (lost int, err error) {
 		k.pool.mu.Lock()
 		defer k.pool.mu.Unlock()
 		for _, session := range k.pool.idle {
-			if err := k.ctx.CloseSession(session); err != nil {
+			if err := k.ctx.CloseSession(session.handle); err != nil {
 				return err
 			}
 			lost++

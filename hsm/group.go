@@ -34,6 +34,7 @@ type group struct {
 	members []*member
 	owner   *Tokens
 	turn    atomic.Uint32 // who is asked first among equals
+	signed  atomic.Int64  // unix time in ns when it was last asked to
 }
 
 // member is the key on one of the tokens.
@@ -153,6 +154,7 @@ type answer struct {
 }
 
 func (g *group) sign(s signing) ([]byte, error) {
+	g.signed.Store(time.Now().UnixNano())
 	g.probe(s)
 	answers := make(chan answer, 2*len(g.members)) // nobody who answers late waits
 	asked := make(map[*member]bool, len(g.members))
@@ -365,33 +367,26 @@ func (g *group) takeBack(m *member) (was bool) {
 	return true
 }
 
-// describe is that of the first member that answers, with all members' behind it.
+// describe is that of the first member that answers.
 func (g *group) describe(info *KeyInfo) error {
 	var errs []error
-	found := false
 	for _, m := range g.members {
-		each := *info
-		each.URI, each.Members = m.uri.Name(), nil
-		k := m.key.Load()
-		err := errors.New("it has not been there since the start")
-		if k != nil {
-			err = k.private.describe(&each)
+		line := *info
+		err := m.describe(&line)
+		if err == nil {
+			*info = line
+			return nil
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", m.where(), err))
-			continue
-		}
-		if !found {
-			name, members := info.URI, info.Members
-			*info = each
-			info.URI, info.Members, found = name, members, true
-		}
-		info.Members = append(info.Members, each)
+		errs = append(errs, fmt.Errorf("%s: %w", m.where(), err))
 	}
-	if !found {
-		return errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+func (m *member) describe(info *KeyInfo) error {
+	if k := m.key.Load(); k != nil {
+		return k.private.describe(info)
 	}
-	return nil
+	return errors.New("it has not been there since the start")
 }
 
 func (g *group) need() {}

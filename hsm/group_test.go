@@ -26,6 +26,7 @@ func twoTokens(t testing.TB) (first, second *hsmtest.Faulty, uri string) {
 	t.Helper()
 	first = hsmtest.NewFaulty(t)
 	second = first.Beside(t, "second")
+	first.Config = second.Config
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -192,9 +193,11 @@ func TestGroupMissing(t *testing.T) {
 	second.Break(t, "absent")
 	key := openKey(t, tokens, uri)
 	sign(t, key)
-	info, err := key.Info()
-	if err != nil || len(info.Members) != 1 || info.Members[0].Token != first.Label {
+	if info, err := key.Info(); err != nil || info.Token != first.Label || info.URI != strings.Join([]string{"pkcs11:token=zegel%20test;object=a", "pkcs11:token=second;object=a"}, " ") {
 		t.Errorf("Info: %+v, %v", info, err)
+	}
+	if all, err := key.Members(); err == nil || len(all) != 2 || all[0].SerialNumber == "" || all[1].SerialNumber != "" || all[1].PublicKeySHA256 == "" {
+		t.Errorf("Members: %+v, %v", all, err)
 	}
 	if facts, err := tokens.Health(); err != nil || len(facts["warnings"].([]string)) != 1 {
 		t.Errorf("health: %v, %v", facts, err)
@@ -205,8 +208,8 @@ func TestGroupMissing(t *testing.T) {
 			t.Fatal("the second token does not join")
 		}
 	}
-	if info, err := key.Info(); err != nil || len(info.Members) != 2 {
-		t.Errorf("Info: %+v, %v", info, err)
+	if all, err := key.Members(); err != nil || len(all) != 2 || all[0].SerialNumber == all[1].SerialNumber || all[1].Token != "second" {
+		t.Errorf("Members: %+v, %v", all, err)
 	}
 	if records, err := tokens.Keys(uri); err != nil || len(records) != 2 {
 		t.Errorf("Keys: %+v, %v", records, err)

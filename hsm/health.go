@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TokenHealth is what Health tells of one token. It names neither PIN nor path.
@@ -18,6 +21,7 @@ type TokenHealth struct {
 	Open    int    `json:"sessions_open"`    // of the pool
 	Busy    int    `json:"sessions_busy"`
 	Allowed int    `json:"sessions_allowed"` // how many there may be
+	Waiting int    `json:"calls_waiting"`    // for a session
 }
 
 // States of a token, as Health tells them.
@@ -43,7 +47,8 @@ type MemberHealth struct {
 
 // Health tells of every token that the process uses, by the fact "tokens", a []TokenHealth in the order of their labels, and of key groups, by
 // the fact "key_groups", a []GroupHealth, with one of "warnings" for each member that does not sign. The error says which key cannot sign: because
-// its token gave a wrong answer once, or because no member of its group can. It asks no token anything, so that it answers while one hangs.
+// its token is out of service or gave a wrong answer once, or because no member of its group signs. It asks no token anything, so that it answers
+// while one hangs; a token that nobody calls is looked at after KeepAlive.
 func (t *Tokens) Health() (facts map[string]any, err error) {
 	all := []TokenHealth{}
 	for _, k := range t.watch.all() {
@@ -96,7 +101,8 @@ func (g *group) health() (h GroupHealth, warnings []string, err error) {
 
 // watch is what the process can be told of its tokens without asking them: nothing here waits for a module.
 type watch struct {
-	log *slog.Logger
+	log     *slog.Logger
+	seconds *prometheus.HistogramVec // of signatures, by token
 
 	mu     sync.Mutex
 	tokens []*token
@@ -105,6 +111,11 @@ type watch struct {
 
 	failovers atomic.Int64 // signatures that a second token was asked for
 }
+
+func newWatch(log *slog.Logger) *watch { return &watch{log: log, seconds: newSeconds()} }
+
+// printable is text as metrics and JSON take it, whatever a token says that it is called.
+func printable(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 func (w *watch) failedOver() { w.failovers.Add(1) }
 
@@ -147,14 +158,16 @@ func (w *watch) keys() ([]*softKey, []*group) {
 }
 
 func (t *token) health() (TokenHealth, error) {
-	h := TokenHealth{Token: t.label, Serial: unpad(t.info.SerialNumber), State: StateInService}
+	h := TokenHealth{Token: printable(t.label), Serial: printable(unpad(t.info.SerialNumber)), State: StateInService}
 	h.Open, h.Busy, h.Allowed = t.pool.figures()
+	h.Waiting = int(t.pool.waiting.Load())
 	if err := t.trust.check(); err != nil {
 		h.State, h.Reason = StateDistrusted, err.Error()
 		return h, err
 	}
 	if o := t.breaker.now.Load(); o != nil {
 		h.State, h.Reason = StateOutOfService, fmt.Sprint(o.cause)
+		return h, fmt.Errorf("%s is out of service: %w", t.name(), o.cause)
 	}
 	return h, nil
 }

@@ -54,11 +54,22 @@ var (
 	// ErrUnavailable is wrapped by calls on keys while their token could not be repaired. They fail at once for pauses of 100 ms
 	// to 1 s, after which one call tries again: once the token is back, so are its keys.
 	ErrUnavailable = errors.New("the token is out of service")
+	// ErrBusy is wrapped by calls that no session of their token was free for in time, or that too many others already waited for. The
+	// token works: it was asked for more than it can do. Its Temporary method says so to those who do not know this package.
+	ErrBusy error = busyError{}
 	// ErrPINRefused is wrapped when a token, or the file of a soft token's key, does not open with the PIN given.
 	ErrPINRefused = errors.New("PIN refused")
 	// ErrWrapped is wrapped by WrappingKey.Unwrap for bytes that this key did not wrap, or that were changed since.
 	ErrWrapped = errors.New("wrapped secret is damaged or belongs to another key")
 )
+
+// busyError is ErrBusy.
+type busyError struct{}
+
+func (busyError) Error() string { return "the token has more to do than it can" }
+
+// Temporary tells that the same call will do later.
+func (busyError) Temporary() bool { return true }
 
 // KeyAlgorithm names a key type: p256, p384, p521, rsa3072, rsa4096 or ed25519. Which of them may be used for what is for
 // package policy to say; this package knows how they are made.

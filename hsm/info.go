@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/miekg/pkcs11"
@@ -24,12 +25,49 @@ type KeyInfo struct {
 	SerialNumber     string `json:"serial_number"`
 	Firmware         string `json:"firmware"`
 	Software         bool   `json:"software"` // a softtoken: key
-	// Members are those of a key group that could be asked; the facts above are then the first one's. Else nil.
-	Members []KeyInfo `json:"members,omitempty"`
 }
 
-// Info is the inventory line of the key (EN 319 411-1 GEN-6.5.1-13A). The token is asked for the attributes each time.
+// Info is the inventory line of the key (EN 319 411-1 GEN-6.5.1-13A). The token is asked for the attributes each time. Of a key group it is
+// the line of the first member that answers, under the group's name.
 func (k *Key) Info() (KeyInfo, error) {
+	info, err := k.publicInfo()
+	if err != nil {
+		return KeyInfo{}, err
+	}
+	return describe(info, k.gate, k.private.describe)
+}
+
+// Members are the inventory lines of all tokens that hold the key: one, or those of a key group. A member that does not answer has a line
+// of which only URI and what the public key says are filled in; the error tells of it.
+func (k *Key) Members() ([]KeyInfo, error) {
+	g, ok := k.private.(*group)
+	if !ok {
+		info, err := k.Info()
+		return []KeyInfo{info}, err
+	}
+	line, err := k.publicInfo()
+	if err != nil {
+		return nil, err
+	}
+	if err := k.gate.enter(); err != nil {
+		return nil, fmt.Errorf("describe %s: %w", k.name, err)
+	}
+	defer k.gate.leave()
+	var all []KeyInfo
+	var errs []error
+	for _, m := range g.members {
+		info := line
+		info.URI = m.uri.Name()
+		if err := m.describe(&info); err != nil {
+			errs = append(errs, fmt.Errorf("describe %s: %w", m.where(), err))
+		}
+		all = append(all, info)
+	}
+	return all, errors.Join(errs...)
+}
+
+// publicInfo is what the public key alone says.
+func (k *Key) publicInfo() (KeyInfo, error) {
 	info := KeyInfo{URI: k.name}
 	info.Algorithm, info.Bits = algorithmOf(k.public)
 	spki, err := x509.MarshalPKIXPublicKey(k.public)
@@ -38,7 +76,7 @@ func (k *Key) Info() (KeyInfo, error) {
 	}
 	digest := sha256.Sum256(spki)
 	info.PublicKeySHA256 = hex.EncodeToString(digest[:])
-	return describe(info, k.gate, k.private.describe)
+	return info, nil
 }
 
 // Info is the inventory line of the key; its algorithm is aes256.

@@ -67,7 +67,7 @@ func (t *Tokens) List(uri string) ([]TokenState, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	states, err := m.states(u, t.config.Sessions)
+	states, err := m.states(u, t.config.Settings)
 	if err != nil {
 		return nil, fmt.Errorf("list tokens: %w", err)
 	}
@@ -102,11 +102,12 @@ func (t *Tokens) moduleOf(u URI) (*module, error) {
 		return nil, err
 	}
 	t.modules[u.ModulePath] = m
+	t.keeper.start(t)
 	return m, nil
 }
 
 // states asks every slot that has a token. The caller holds Tokens.mu.
-func (m *module) states(u URI, sessions int) ([]TokenState, error) {
+func (m *module) states(u URI, s Settings) ([]TokenState, error) {
 	if err := m.checkLibrary(u.Library); err != nil {
 		return nil, err
 	}
@@ -130,7 +131,7 @@ func (m *module) states(u URI, sessions int) ([]TokenState, error) {
 			continue
 		}
 		_, known := m.tokens[slot]
-		token, err := m.tokenAt(slot, info, sessions)
+		token, err := m.tokenAt(slot, info, s)
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/miekg/pkcs11"
 	"golang.org/x/crypto/cryptobyte"
@@ -168,6 +169,7 @@ func (t *token) key(owner *Tokens, u URI) (*Key, error) {
 			}
 			return private, err
 		}
+		t.reachable(u)
 		k = &Key{name: u.Name(), public: public, private: &tokenKey{t, u, t.newHandle(private, again), public}, gate: &owner.gate}
 		return nil
 	})
@@ -229,6 +231,7 @@ func (t *token) checkStays(session pkcs11.SessionHandle, secret object) error {
 }
 
 func (k *tokenKey) sign(s signing) ([]byte, error) {
+	begin := time.Now()
 	mechanism, message, err := k.prepare(s)
 	if err != nil {
 		return nil, err
@@ -255,6 +258,7 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 	if !s.unverified && !s.verifies(k.public, signature) {
 		return nil, k.token.distrust(errWrongSignature)
 	}
+	k.token.counts.signed(begin)
 	return signature, nil
 }
 

@@ -91,7 +91,7 @@ func (m *module) close() error {
 }
 
 // token returns the one token among the module's slots that has every attribute u asks for.
-func (m *module) token(u URI, sessions int) (*token, error) {
+func (m *module) token(u URI, s Settings) (*token, error) {
 	if err := m.checkLibrary(u.Library); err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (m *module) token(u URI, sessions int) (*token, error) {
 	}
 	switch {
 	case len(matches) == 1:
-		return m.tokenAt(matches[0], matched, sessions)
+		return m.tokenAt(matches[0], matched, s)
 	case len(present) == 0:
 		return nil, fmt.Errorf("find token with PKCS#11 module %s: no initialised token in any slot: check module_env, the device and its client: %w", m.path, ErrNotFound)
 	case len(matches) == 0:
@@ -148,7 +148,7 @@ func (u URI) matchesToken(slot uint, info pkcs11.TokenInfo) bool {
 // unpad undoes the padding of a CK_INFO field: blanks by the standard, zero bytes with some vendors.
 func unpad(field string) string { return strings.TrimRight(field, " \x00") }
 
-func (m *module) tokenAt(slot uint, info pkcs11.TokenInfo, sessions int) (*token, error) {
+func (m *module) tokenAt(slot uint, info pkcs11.TokenInfo, s Settings) (*token, error) {
 	if t := m.tokens[slot]; t != nil {
 		return t, nil
 	}
@@ -161,7 +161,8 @@ func (m *module) tokenAt(slot uint, info pkcs11.TokenInfo, sessions int) (*token
 		t.mechanisms = append(t.mechanisms, mechanism.Mechanism)
 	}
 	slices.Sort(t.mechanisms)
-	t.pool = newPool(t, sessionLimit(info, sessions))
+	t.counts = &counts{seconds: m.watch.seconds.WithLabelValues(printable(t.label), printable(unpad(info.SerialNumber)))}
+	t.pool = newPool(t, sessionLimit(info, s.Sessions), s.MaxWaiting)
 	m.tokens[slot] = t
 	m.watch.add(t)
 	return t, nil

@@ -3,34 +3,56 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
 )
 
 // pool is the bounded set of read-only sessions that signatures of one token run on. A session runs one call at a time
-// (PKCS#11 §5.2 forbids more). Sessions are opened when they are first needed; callers wait when all are busy.
-// Login and logout are the token's affair: they hold for the process, not for a session.
+// (PKCS#11 §5.2 forbids more). Sessions are opened when they are first needed, and closed when they were not needed for long; callers wait
+// when all are busy, so many at most, and not for ever. Login and logout are the token's affair: they hold for the process, not for a session.
 type pool struct {
 	openSession  func() (pkcs11.SessionHandle, error)
 	closeSession func(pkcs11.SessionHandle) error
 	busy         chan struct{} // one place per session that may be in use
 	traffic      traffic       // of the token: calls on this pool and on the administrative session
 
+	waiting    atomic.Int64 // callers without a place
+	maxWaiting int64
+	maxWait    time.Duration
+
 	mu     sync.Mutex
-	idle   []pkcs11.SessionHandle // the last one used is the first one reused, so that a quiet daemon opens few
-	opened int                    // idle or in use
-	lent   int                    // places in busy that shrink has taken out of use
-	shrunk time.Time              // when it last did
+	idle   []idleSession // the last one used is the first one reused, so that a quiet daemon opens few
+	opened int           // idle or in use
+	lent   atomic.Int64  // places in busy that shrink has taken out of use; changes under mu
+	shrunk time.Time     // when it last did
 }
+
+// idleSession is a session that no call is running on.
+type idleSession struct {
+	handle pkcs11.SessionHandle
+	used   time.Time // when it last served a call
+	asked  time.Time // when the token was last seen to know it
+}
+
+const (
+	// defaultMaxWaiting bounds the queue at a token. The services let fewer in; it is for what they do not bound.
+	defaultMaxWaiting = 1024
+	// maxWait is how long a call waits for a session: longer than the services' own queues, and shorter than their clients wait.
+	maxWait = 10 * time.Second
+)
 
 // giveBack is how long the places that shrink took stay out of use: the program that held the sessions may be gone by then.
 // Where it is not, each place costs one C_OpenSession in vain.
 const giveBack = 10 * time.Second
 
-func newPool(t *token, size int) *pool {
+func newPool(t *token, size, maxWaiting int) *pool {
 	return &pool{
+		maxWaiting:   int64(maxWaiting),
+		maxWait:      maxWait,
 		openSession:  func() (pkcs11.SessionHandle, error) { return t.openSession(pkcs11.CKF_SERIAL_SESSION) },
 		closeSession: t.closeSession,
 		busy:         make(chan struct{}, size),
@@ -39,8 +61,9 @@ func newPool(t *token, size int) *pool {
 
 // run calls use with a session of its own. A session after which the token is not known to be in order is closed, not reused.
 func (p *pool) run(use func(pkcs11.SessionHandle) error) error {
-	p.grow()
-	p.busy <- struct{}{}
+	if err := p.place(); err != nil {
+		return err
+	}
 	session, err := p.take()
 	if err != nil {
 		<-p.busy
@@ -51,6 +74,30 @@ func (p *pool) run(use func(pkcs11.SessionHandle) error) error {
 	p.traffic.leave()
 	<-p.busy
 	return err
+}
+
+// place takes a place in busy, where there is one in time.
+func (p *pool) place() error {
+	if p.lent.Load() > 0 {
+		p.grow()
+	}
+	select {
+	case p.busy <- struct{}{}:
+		return nil
+	default:
+	}
+	defer p.waiting.Add(-1)
+	if p.waiting.Add(1) > p.maxWaiting {
+		return fmt.Errorf("%w: %d calls wait for one of its %d sessions", ErrBusy, p.maxWaiting, cap(p.busy))
+	}
+	timer := time.NewTimer(p.maxWait)
+	defer timer.Stop()
+	select {
+	case p.busy <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("%w: none of its %d sessions was free within %v", ErrBusy, cap(p.busy), p.maxWait)
+	}
 }
 
 // take returns an idle session or opens one, and has then entered the traffic, which nobody waits in for a place. When the token has no more to give, because another program holds some, the
@@ -84,7 +131,7 @@ func (p *pool) takeIdle() (pkcs11.SessionHandle, bool) {
 	if last < 0 {
 		return 0, false
 	}
-	session := p.idle[last]
+	session := p.idle[last].handle
 	p.idle = p.idle[:last]
 	return session, true
 }
@@ -98,10 +145,16 @@ func (p *pool) shrink() bool {
 	if idle > 0 || opened == 0 {
 		return opened > 0
 	}
-	p.busy <- struct{}{}
+	timer := time.NewTimer(p.maxWait)
+	defer timer.Stop()
+	select {
+	case p.busy <- struct{}{}:
+	case <-timer.C:
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lent++
+	p.lent.Add(1)
 	p.shrunk = time.Now()
 	return true
 }
@@ -110,10 +163,10 @@ func (p *pool) shrink() bool {
 func (p *pool) grow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lent == 0 || time.Since(p.shrunk) < giveBack {
+	if time.Since(p.shrunk) < giveBack {
 		return
 	}
-	for ; p.lent > 0; p.lent-- {
+	for ; p.lent.Load() > 0; p.lent.Add(-1) {
 		<-p.busy // never waits: the places that are lent are in it
 	}
 }
@@ -129,7 +182,8 @@ func (p *pool) give(session pkcs11.SessionHandle, spoilt bool) {
 		p.opened--
 		return
 	}
-	p.idle = append(p.idle, session)
+	now := time.Now()
+	p.idle = append(p.idle, idleSession{session, now, now})
 }
 
 // drop closes the idle sessions.
@@ -144,7 +198,7 @@ func (p *pool) drop() error {
 	p.opened -= len(dropped)
 	p.mu.Unlock()
 	for _, session := range dropped {
-		_ = p.closeSession(session) // it may be gone already
+		_ = p.closeSession(session.handle) // it may be gone already
 	}
 	return nil
 }
@@ -153,9 +207,86 @@ func (p *pool) drop() error {
 func (p *pool) forget() []pkcs11.SessionHandle {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	forgotten := p.idle
+	var forgotten []pkcs11.SessionHandle
+	for _, session := range p.idle {
+		forgotten = append(forgotten, session.handle)
+	}
 	p.idle, p.opened = nil, 0
 	return forgotten
+}
+
+// keepAlive asks the token about the sessions that it was not asked about for a while, so that whatever stands in between does not drop
+// them, and closes those that served no call for idleLives times as long, but for one. Calls that need a session meanwhile do not wait for it. An
+// error says that a session was lost, which is closed then.
+func (p *pool) keepAlive(every time.Duration, ask func(pkcs11.SessionHandle) error) error {
+	begin := time.Now()
+	for more := true; more; {
+		select {
+		case p.busy <- struct{}{}:
+		default:
+			return nil // all are busy: they need nobody to keep them alive
+		}
+		var err error
+		more, err = p.keepOne(begin, every, ask)
+		<-p.busy
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// idleLives is how often a session is kept alive before it is closed.
+const idleLives = 10
+
+// keepOne is keepAlive for the session that waits for it longest. It reports whether there was one. The caller has a place.
+func (p *pool) keepOne(now time.Time, every time.Duration, ask func(pkcs11.SessionHandle) error) (bool, error) {
+	if err := p.traffic.enter(); err != nil {
+		return false, err
+	}
+	defer p.traffic.leave()
+	session, unneeded, ok := p.takeOldest(now, every)
+	switch {
+	case !ok:
+		return false, nil
+	case unneeded:
+		p.give(session.handle, true)
+		return true, nil
+	}
+	if err := ask(session.handle); err != nil {
+		p.give(session.handle, true)
+		return true, err
+	}
+	session.asked = time.Now()
+	p.putBack(session)
+	return true, nil
+}
+
+// takeOldest takes the idle session that the token was asked about before all others, if that was every ago or more. unneeded: it served
+// no call for long, and it is not the last one.
+func (p *pool) takeOldest(now time.Time, every time.Duration) (oldest idleSession, unneeded, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := -1
+	for i, session := range p.idle {
+		if now.Sub(session.asked) >= every && (at < 0 || session.asked.Before(p.idle[at].asked)) {
+			at = i
+		}
+	}
+	if at < 0 {
+		return idleSession{}, false, false
+	}
+	oldest = p.idle[at]
+	p.idle = slices.Delete(p.idle, at, at+1)
+	return oldest, now.Sub(oldest.used) >= idleLives*every && p.opened > 1, true
+}
+
+// putBack is for a session that served no call: it comes behind those that did since.
+func (p *pool) putBack(session idleSession) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, _ := slices.BinarySearchFunc(p.idle, session.used, func(other idleSession, used time.Time) int { return other.used.Compare(used) })
+	p.idle = slices.Insert(p.idle, at, session)
 }
 
 // close closes the idle sessions. The caller has seen to it that no call is running.
@@ -164,7 +295,7 @@ func (p *pool) close() error {
 	defer p.mu.Unlock()
 	var errs []error
 	for _, session := range p.idle {
-		if err := p.closeSession(session); err != nil {
+		if err := p.closeSession(session.handle); err != nil {
 			errs = append(errs, fmt.Errorf("close session: C_CloseSession: %w", err))
 		}
 	}

@@ -20,7 +20,7 @@ type scriptedSessions struct {
 }
 
 func (s *scriptedSessions) pool(size int) *pool {
-	return &pool{busy: make(chan struct{}, size),
+	return &pool{busy: make(chan struct{}, size), maxWaiting: 1000, maxWait: maxWait,
 		openSession: func() (pkcs11.SessionHandle, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -139,6 +139,101 @@ func TestPoolGrowsAgain(t *testing.T) {
 		}
 		if err := p.close(); err != nil || token.open != 0 {
 			t.Errorf("close: %v, %d sessions left", err, token.open)
+		}
+	})
+}
+
+// Callers wait for a session, so many and so long; whoever would be one too many is told at once.
+func TestPoolBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		token := &scriptedSessions{limit: 2}
+		p := token.pool(2)
+		p.maxWaiting = 3
+		finish := make(chan struct{})
+		var group sync.WaitGroup
+		for range 2 {
+			group.Go(func() {
+				if err := p.run(func(pkcs11.SessionHandle) error { <-finish; return nil }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		begin := time.Now()
+		for range 3 {
+			group.Go(func() {
+				err := p.run(func(pkcs11.SessionHandle) error { t.Error("a call on no session"); return nil })
+				if !errors.Is(err, ErrBusy) || time.Since(begin) != maxWait {
+					t.Errorf("run: %v after %v; want ErrBusy after %v", err, time.Since(begin), maxWait)
+				}
+			})
+		}
+		synctest.Wait()
+		if err := p.run(func(pkcs11.SessionHandle) error { return nil }); !errors.Is(err, ErrBusy) || time.Since(begin) != 0 {
+			t.Errorf("one too many: %v after %v; want ErrBusy at once", err, time.Since(begin))
+		}
+		time.Sleep(maxWait + time.Second)
+		if n := p.waiting.Load(); n != 0 {
+			t.Errorf("%d wait", n)
+		}
+		close(finish)
+		group.Wait()
+		if err := p.run(func(pkcs11.SessionHandle) error { return nil }); err != nil {
+			t.Errorf("run when all is quiet: %v", err)
+		}
+	})
+}
+
+// Idle sessions are asked about when it is time, those that nobody needs are closed, but for one, and one that is lost is told.
+func TestPoolKeepAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		token := &scriptedSessions{limit: 8}
+		p := token.pool(8)
+		crowd := func(n int) {
+			finish := make(chan struct{})
+			var group sync.WaitGroup
+			for range n {
+				group.Go(func() { _ = p.run(func(pkcs11.SessionHandle) error { <-finish; return nil }) })
+			}
+			synctest.Wait()
+			close(finish)
+			group.Wait()
+		}
+		asked := 0
+		keep := func() error {
+			asked = 0
+			return p.keepAlive(time.Minute, func(pkcs11.SessionHandle) error { asked++; return nil })
+		}
+		crowd(4)
+		if err := keep(); err != nil || asked != 0 {
+			t.Errorf("%d sessions were asked about just after their use, %v", asked, err)
+		}
+		time.Sleep(time.Minute)
+		crowd(1)
+		if err := keep(); err != nil || asked != 3 {
+			t.Errorf("%d idle sessions were asked about, %v; want 3", asked, err)
+		}
+		if err := keep(); err != nil || asked != 0 {
+			t.Errorf("%d sessions were asked about once more, %v", asked, err)
+		}
+		time.Sleep(time.Minute)
+		lost := pkcs11.Error(pkcs11.CKR_SESSION_HANDLE_INVALID)
+		if err := p.keepAlive(time.Minute, func(pkcs11.SessionHandle) error { return lost }); !errors.Is(err, lost) || token.open != 3 || p.opened != 3 {
+			t.Errorf("a lost session: %v, %d open, pool says %d", err, token.open, p.opened)
+		}
+		for range idleLives {
+			time.Sleep(time.Minute)
+			crowd(1)
+			if err := keep(); err != nil {
+				t.Error(err)
+			}
+		}
+		if token.open != 1 || p.opened != 1 || len(p.idle) != 1 || len(p.busy) != 0 {
+			t.Errorf("%d sessions are open after a long time with one caller, pool says %d, %d idle, %d places taken", token.open, p.opened, len(p.idle), len(p.busy))
+		}
+		time.Sleep(idleLives * time.Minute)
+		if err := keep(); err != nil || token.open != 1 {
+			t.Errorf("the last one: %d open, %v", token.open, err)
 		}
 	})
 }

@@ -94,6 +94,9 @@ func (t *token) run(u URI, h *handle, use func(pkcs11.SessionHandle, object) err
 	deadline := time.Now().Add(patience)
 	for need <= repairModule && time.Now().Before(deadline) {
 		done, failed := t.repair(attempt{need, epoch, admitted, deadline})
+		if done && failed == nil {
+			t.counts.repaired(need)
+		}
 		if failed != nil {
 			err = fmt.Errorf("%w; repair: %w", err, failed)
 			need++
@@ -132,6 +135,7 @@ func (t *token) try(u URI, h *handle, use func(pkcs11.SessionHandle, object) err
 				return err
 			})
 			if err != nil {
+				t.counts.failed(err)
 				return epoch, err
 			}
 		}
@@ -146,6 +150,7 @@ func (t *token) try(u URI, h *handle, use func(pkcs11.SessionHandle, object) err
 			return use(session, at.object)
 		})
 		if !stale {
+			t.counts.failed(err)
 			return at.epoch, err
 		}
 	}

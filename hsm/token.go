@@ -25,7 +25,12 @@ type token struct {
 	leftover   leftover
 	breaker    breaker
 	trust      trust
-	needed     atomic.Bool   // a key on it is in no key group
+	needed     atomic.Bool // a key on it is in no key group
+	reach      atomic.Pointer[reach]
+	counts     *counts
+	tended     atomic.Bool   // the keeper is at it
+	kept       atomic.Int64  // unix time in ns when it last was
+	toldOut    atomic.Bool   // the log says that it is out of service
 	epoch      atomic.Uint64 // changes while the pool's traffic is held; handles are good in one epoch
 
 	// admin guards what follows. Look-ups, attributes and key generation run under it, one at a time, on a read-write session

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // defaultSessions is how many signatures a token may be asked for at once. More than twice a software token's cores
@@ -16,6 +19,12 @@ const defaultSessions = 32
 // Settings are what a configuration says about the use of tokens.
 type Settings struct {
 	Sessions int // per token; 0: 32, never more than the token allows
+	// MaxWaiting is how many calls may wait for a session of one token; 0: 1024. Those beyond fail with ErrBusy, and so do those that
+	// have waited for 10 s.
+	MaxWaiting int
+	// KeepAlive is after how long an idle session is asked for its state, so that nothing on the way to the token drops it, and a token
+	// that is gone is found, and repaired, before somebody needs it; 0: 1 minute.
+	KeepAlive time.Duration
 }
 
 // Config says how the tokens of one process are reached. It is copied.
@@ -26,6 +35,8 @@ type Config struct {
 	// of one core. Tests take less; keys that matter do not.
 	SoftWorkFactor int
 	Log            *slog.Logger // gets what an officer has to know; nil: nobody does
+	// Registerer gets the metrics of tokens and key groups (docs/tokens.md, Watching). Optional. Two Tokens cannot share one.
+	Registerer prometheus.Registerer
 }
 
 // Tokens are the PKCS#11 tokens and soft tokens a process uses. Safe for concurrent use.
@@ -33,6 +44,7 @@ type Tokens struct {
 	config Config
 	gate   gate
 	watch  *watch
+	keeper keeper
 
 	mu      sync.Mutex
 	modules map[string]*module // by path; each is loaded once
@@ -44,13 +56,25 @@ func New(c Config) *Tokens {
 	if c.Sessions <= 0 {
 		c.Sessions = defaultSessions
 	}
+	if c.MaxWaiting <= 0 {
+		c.MaxWaiting = defaultMaxWaiting
+	}
+	if c.KeepAlive <= 0 {
+		c.KeepAlive = defaultKeepAlive
+	}
 	if c.SoftWorkFactor <= 0 || c.SoftWorkFactor > maxSoftWorkFactor {
 		c.SoftWorkFactor = softWorkFactor
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Tokens{config: c, watch: &watch{log: c.Log}, modules: make(map[string]*module)}
+	w := newWatch(c.Log)
+	if c.Registerer != nil {
+		if err := c.Registerer.Register(newCollector(w)); err != nil {
+			c.Log.Error("no metrics of tokens", "error", err)
+		}
+	}
+	return &Tokens{config: c, watch: w, modules: make(map[string]*module)}
 }
 
 // Key opens the one key pair that uri names (RFC 7512, or softtoken:); an error says what was found instead. A private key that
@@ -177,7 +201,7 @@ func (t *Tokens) token(u URI) (*token, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.token(u, t.config.Sessions)
+	return m.token(u, t.config.Settings)
 }
 
 // Close waits for running calls, logs out, closes all sessions and finalizes the modules. Calls that come later get ErrClosed.
@@ -186,6 +210,7 @@ func (t *Tokens) Close() error {
 	if !t.gate.close() {
 		return nil
 	}
+	t.keeper.end()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errs []error

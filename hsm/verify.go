@@ -76,7 +76,11 @@ func (t *token) name() string {
 }
 
 // distrust takes the token out of service.
-func (t *token) distrust(cause error) error { return t.trust.lose(t.module.watch.log, t.name(), cause) }
+func (t *token) distrust(cause error) error {
+	err := t.trust.lose(t.module.watch.log, t.name(), cause)
+	t.counts.failed(err)
+	return err
+}
 
 // Trust has the keys of the token that uri names used again after ErrDistrusted. It is for an officer to decide, once the device was
 // examined. A soft token's key is refused: what went wrong is in the memory of this process.

@@ -175,6 +175,7 @@ func (t *token) wrappingKey(owner *Tokens, u URI) (*WrappingKey, error) {
 			}
 			return key, t.checkAES256(session, key)
 		}
+		t.reachable(u)
 		w = &WrappingKey{name: u.Name(), secret: &tokenSecret{t, u, t.newHandle(key, again)}, gate: &owner.gate}
 		return nil
 	})

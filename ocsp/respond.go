@@ -32,6 +32,12 @@ func statusOf(err error) responseStatus {
 	case errors.Is(err, errLater):
 		return tryLater
 	}
+	if passing, ok := errors.AsType[interface {
+		error
+		Temporary() bool
+	}](err); ok && passing.Temporary() {
+		return tryLater // the key works, and has more to do than it can
+	}
 	// Key, journal, certificate, fork: the client had better ask another responder (RFC 6960 §2.3).
 	return internalError
 }

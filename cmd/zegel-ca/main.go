@@ -43,7 +43,7 @@ func main() {
 
 // run is the daemon's life: keys, journal, recovery, and only then anybody who asks.
 func run(ctx context.Context, e daemon.Env, c *config) (err error) {
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log})
+	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log, Registerer: e.Registry})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
 
 	clk, err := clock.Parse(c.Clock, clockLimit)

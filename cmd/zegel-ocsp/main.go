@@ -38,7 +38,7 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log})
+	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log, Registerer: e.Registry})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
 	key, err := tokens.Key(c.Responder.Key)
 	if err != nil {

@@ -28,7 +28,7 @@ func main() {
 
 // run wires one Authority and serves it until ctx ends.
 func run(ctx context.Context, e daemon.Env, c *config) (err error) {
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log})
+	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log, Registerer: e.Registry})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
 	named, err := clock.Parse(c.Clock, tsa.ClockLimit(c.Accuracy))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/durable"
 	"github.com/zegel-tsp/zegel/internal/failpoint"
@@ -389,6 +390,12 @@ func (t *tool) printStatus(list []desk.Status) error {
 	for _, s := range list {
 		if !s.Ready {
 			t.note("%s is not ready: %s", s.Daemon, s.Reason)
+		}
+		tokens, _ := s.Facts["tokens"].([]any)
+		for _, each := range tokens {
+			if token, ok := each.(map[string]any); ok && token["state"] != hsm.StateInService {
+				t.note("%s: token %q (serial %v) is %v: %v", s.Daemon, token["token"], token["serial"], token["state"], token["reason"])
+			}
 		}
 		if warnings, ok := s.Facts["warnings"].([]any); ok {
 			for _, w := range warnings {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/zegel-tsp/zegel/hsm"
@@ -144,16 +143,13 @@ func (k *Token) Import(t testing.TB, object string, key crypto.PrivateKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pin, err := os.ReadFile(k.PIN)
-	if err != nil {
-		t.Fatal(err)
-	}
 	file := filepath.Join(t.TempDir(), "key.pem")
 	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	id := sha256.Sum256(der)
-	out, err := exec.Command("softhsm2-util", "--import", file, "--token", k.Label, "--label", object, "--id", hex.EncodeToString(id[:8]),
-		"--pin", strings.TrimSuffix(string(pin), "\n")).CombinedOutput()
-	if err != nil {
+	util := exec.Command("softhsm2-util", "--import", file, "--token", k.Label, "--label", object, "--id", hex.EncodeToString(id[:8]),
+		"--pin", pin)
+	util.Env = append(os.Environ(), "SOFTHSM2_CONF="+filepath.Join(filepath.Dir(k.Dir), "softhsm2.conf"))
+	if out, err := util.CombinedOutput(); err != nil {
 		t.Fatalf("import a key into SoftHSM: %v: %s", err, out)
 	}
 }

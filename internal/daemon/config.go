@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/zegel-tsp/zegel/internal/desk"
 )
@@ -34,6 +35,11 @@ type Common struct {
 type TokenSettings struct {
 	// How many signatures a token is asked for at once, where it allows so many sessions: 1 to 1024. Default 32.
 	Sessions int `yaml:"sessions,omitempty"`
+	// How many calls may wait for a session of one token, each for 10 seconds at most; those beyond fail at once: 1 to 65536. Default 1024.
+	MaxWaiting int `yaml:"max_waiting,omitempty"`
+	// After how long an idle session is asked for its state, so that no firewall drops it and a token that is gone is noticed before somebody needs
+	// it: 1s to 24h. Default 1m.
+	KeepAlive time.Duration `yaml:"keep_alive,omitempty"`
 }
 
 // Validate judges the settings; key is the name of their section.
@@ -41,8 +47,17 @@ func (s TokenSettings) Validate(key string) error {
 	if s.Sessions < 0 || s.Sessions > maxSessions {
 		return Keyf(key+".sessions", "%d: give 1 to %d, or leave it out for 32", s.Sessions, maxSessions)
 	}
+	if s.MaxWaiting < 0 || s.MaxWaiting > maxWaiting {
+		return Keyf(key+".max_waiting", "%d: give 1 to %d, or leave it out for 1024", s.MaxWaiting, maxWaiting)
+	}
+	if s.KeepAlive != 0 && (s.KeepAlive < time.Second || s.KeepAlive > 24*time.Hour) {
+		return Keyf(key+".keep_alive", "%v: give 1s to 24h, or leave it out for 1m", s.KeepAlive)
+	}
 	return nil
 }
+
+// maxWaiting is more than a daemon has connections for.
+const maxWaiting = 65536
 
 // maxSessions is far above what a token gains by more of them.
 const maxSessions = 1024

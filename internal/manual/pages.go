@@ -16,7 +16,7 @@ import (
 )
 
 // metricName is the name of one of our metrics.
-var metricName = regexp.MustCompile(`\bzegel_(?:ca|ocsp|tsa|build)_[a-z0-9_]*[a-z0-9]\b`)
+var metricName = regexp.MustCompile(`\bzegel_(?:ca|ocsp|tsa|token|key|build)_[a-z0-9_]*[a-z0-9]\b`)
 
 // Metrics are the names of all metrics that the code makes, sorted. A file that builds names from a prefix ("zegel_ca_" +
 // name) does so in functions called counter and gauge, whose first argument is the rest.

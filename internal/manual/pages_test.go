@@ -51,6 +51,21 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// The page of tokens has every metric of tokens and key groups.
+func TestTokenMetrics(t *testing.T) {
+	var want []string
+	for _, name := range Metrics(load(t)) {
+		if strings.HasPrefix(name, "zegel_token_") || strings.HasPrefix(name, "zegel_key_") {
+			want = append(want, name)
+		}
+	}
+	got := metricName.FindAllString(page(t, "docs/tokens.md"), -1)
+	slices.Sort(got)
+	if got = slices.Compact(got); len(want) < 10 || !slices.Equal(got, want) {
+		t.Errorf("docs/tokens.md has the metrics\n%v\nthe code makes\n%v", got, want)
+	}
+}
+
 // Each of the five jobs can be followed in at most 4 files and 800 lines, by the names that ARCHITECTURE.md gives.
 func TestFiveLives(t *testing.T) {
 	lives, err := Lives(page(t, "ARCHITECTURE.md"))
