@@ -307,9 +307,12 @@ func (b *bench) rawWork(more func() bool) error {
 		return err
 	}
 	if len(b.places) == 0 {
-		soft := b.key.private.(*softKey)
+		soft, err := b.key.private.(*softKey).signer.get()
+		if err != nil {
+			return err
+		}
 		for more() {
-			if _, err := soft.signer.Sign(rand.Reader, checked.input, b.options); err != nil {
+			if _, err := soft.Sign(rand.Reader, checked.input, b.options); err != nil {
 				return err
 			}
 		}

@@ -121,7 +121,7 @@ func newTestSecret(t *testing.T) softSecret {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return softSecret{gcm}
+	return softSecret{&inMemory[cipher.AEAD]{there: true, value: gcm}}
 }
 
 // A secret that would not come back is not taken for wrapped; faults on the way, and a token that opens nothing for a while, cost no trust.

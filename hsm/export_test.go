@@ -1,9 +1,18 @@
 package hsm
 
 import (
+	"bytes"
 	"crypto/rand"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"unsafe"
 
 	"github.com/miekg/pkcs11"
+	"golang.org/x/sys/unix"
 )
 
 // Twin makes another pair under the label of uri, and asks the token for no proof of it, which Generate refuses to do.
@@ -86,6 +95,13 @@ func LogOut(t *Tokens, uri string) error {
 	return onToken(t, uri, func(k *token, _ URI, session pkcs11.SessionHandle) error { return k.ctx.Logout(session) })
 }
 
+// ChangePIN gives uri's token another PIN, as its owner may at any time.
+func ChangePIN(t *Tokens, uri, from, to string) error {
+	return onToken(t, uri, func(k *token, _ URI, session pkcs11.SessionHandle) error {
+		return k.ctx.(pinChanger).SetPIN(session, from, to)
+	})
+}
+
 // CheckProtected runs the check after key generation on the AES key that uri names.
 func CheckProtected(t *Tokens, uri string) error {
 	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
@@ -145,4 +161,85 @@ func Faults() map[pkcs11.Error]bool {
 		}
 	}
 	return codes
+}
+
+// FindInMemory looks through every mapping of this process for the bytes that are hidden with every bit turned over, and says in which
+// they are, and whether that one is locked.
+func FindInMemory(t testing.TB, hidden []byte) []string {
+	t.Helper()
+	runtime.GC()
+	debug.FreeOSMemory()
+	smaps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory, err := os.Open("/proc/self/mem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	window, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(window)
+	var found []string
+	for _, m := range mappings(string(smaps)) {
+		if m.from <= addressOf(window) && addressOf(window) < m.to {
+			continue
+		}
+		for at := m.from; at < m.to; at += uintptr(len(window) - len(hidden)) {
+			n, _ := memory.ReadAt(window[:min(len(window), int(m.to-at))], int64(at)) // [vvar] cannot be read
+			if foundIn(window[:n], hidden) {
+				found = append(found, m.name)
+				break
+			}
+		}
+	}
+	return found
+}
+
+func addressOf(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
+
+func foundIn(window, hidden []byte) bool {
+	for len(window) >= len(hidden) {
+		i := bytes.IndexByte(window[:len(window)-len(hidden)+1], ^hidden[0])
+		if i < 0 {
+			return false
+		}
+		window = window[i:]
+		same := true
+		for j, c := range hidden {
+			same = same && window[j] == ^c
+		}
+		if same {
+			return true
+		}
+		window = window[1:]
+	}
+	return false
+}
+
+type mapping struct {
+	from, to uintptr
+	name     string
+}
+
+// mappings reads /proc/self/smaps (proc(5)).
+func mappings(smaps string) []mapping {
+	var list []mapping
+	for line := range strings.Lines(smaps) {
+		var m mapping
+		var mode string
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &m.from, &m.to, &mode); n == 3 {
+			m.name = strings.TrimSpace(line)
+			if mode[0] == 'r' {
+				list = append(list, m)
+			}
+		}
+		if strings.HasPrefix(line, "VmFlags:") && strings.Contains(line, " lo ") && len(list) > 0 {
+			list[len(list)-1].name += " locked"
+		}
+	}
+	return list
 }

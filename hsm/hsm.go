@@ -13,10 +13,11 @@
 // opens a new session, then logs in again and finds its key again (the same public key, or [ErrLost]), then initialises the
 // module again, and runs once more after each. The class of each CKR code, which says where that begins, is in the table
 // faults. A call that came to nothing may so have been made twice by the token. When nothing helps, the token's calls fail
-// at once for a while ([ErrUnavailable]) until one of them finds it well. The PIN is read from its pin-source again for each
-// login. A call that does not return cannot be ended: it keeps its thread and session, and repairs that need it gone fail.
+// at once for a while ([ErrUnavailable]) until one of them finds it well. A call that does not return cannot be ended: it keeps its thread and session, and repairs that need it gone fail.
 //
-// A PIN the token has refused is not tried again by the same Tokens, and none is tried while the token reports one try
+// A PIN is read from its pin-source at the first login and then kept in locked memory, so that repairs need neither the source nor
+// anybody; [Tokens.Close] and [Tokens.Deactivate] wipe it. With prompt or shares: as pin-source it is entered ([Tokens.Enter]). One that
+// the token has refused is not tried again until [Tokens.Activate], and none is tried while the token reports one try
 // left: a loop would lock the token. A login opens every private object of its token to the process, so keys that different
 // processes use belong on tokens, or partitions, of their own.
 //
@@ -57,6 +58,10 @@ var (
 	// ErrBusy is wrapped by calls that no session of their token was free for in time, or that too many others already waited for. The
 	// token works: it was asked for more than it can do. Its Temporary method says so to those who do not know this package.
 	ErrBusy error = busyError{}
+	// ErrDeactivated is wrapped by every call on Tokens, or on keys from it, between Tokens.Deactivate and Tokens.Activate.
+	ErrDeactivated = errors.New("the tokens are deactivated: zegel token activate")
+	// ErrPINWanted is wrapped when a PIN that people enter was not.
+	ErrPINWanted = errors.New("the PIN has not been entered")
 	// ErrPINRefused is wrapped when a token, or the file of a soft token's key, does not open with the PIN given.
 	ErrPINRefused = errors.New("PIN refused")
 	// ErrWrapped is wrapped by WrappingKey.Unwrap for bytes that this key did not wrap, or that were changed since.

@@ -101,6 +101,7 @@ func (t *Tokens) moduleOf(u URI) (*module, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.pins = t.pins
 	t.modules[u.ModulePath] = m
 	t.keeper.start(t)
 	return m, nil
@@ -280,7 +281,7 @@ func (t *Tokens) softRecords(u URI) ([]KeyRecord, error) {
 }
 
 func (t *Tokens) softRecord(u URI) (KeyRecord, error) {
-	f, err := readSoftFile(u)
+	f, err := t.readSoftFile(u)
 	if err != nil {
 		return KeyRecord{}, err
 	}

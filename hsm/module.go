@@ -23,6 +23,7 @@ type module struct {
 	owned     bool // we initialised it, so we finalize it
 	info      pkcs11.Info
 	repairing chan struct{} // has one place, for the call that repairs
+	pins      *pins
 
 	mu          sync.Mutex
 	tokens      map[uint]*token // by slot, guarded by mu

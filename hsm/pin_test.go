@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,10 @@ func TestReadPIN(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := file("plain", "p1n4", 0o600)
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	file("whole", "p1n4\n", 0o400)
+	file("acl", "p1n4", 0o440)
+	file("written", "p1n4", 0o460)
 	for _, test := range []struct{ source, want, err string }{
 		{source: plain, want: "p1n4"},
 		{source: "file:" + plain, want: "p1n4"},
@@ -51,10 +56,21 @@ func TestReadPIN(t *testing.T) {
 		{source: "env:ZEGEL_TEST_UNSET", err: "ZEGEL_TEST_UNSET is not set"},
 		{source: "env:ZEGEL_TEST_EMPTY", err: "the PIN is empty"},
 		{source: "pin", err: "give file:/absolute/path"},
+		{source: "credential:", err: "not followed by the name"},
+		{source: "credential:a/b", err: "not followed by the name"},
+		{source: "credential:..", err: "not followed by the name"},
+		{source: "credential:absent", err: "LoadCredentialEncrypted=absent"},
+		{source: "credential:whole", want: "p1n4"},
+		{source: "credential:acl", want: "p1n4"},
+		{source: "credential:others", err: "chmod 600"},
+		{source: "credential:written", err: "chmod 600"},
+		{source: "prompt", err: "zegel token activate"},
+		{source: "shares:/etc/zegel/shares.json", err: "zegel token activate"},
+		{source: "shares:relative", err: "give file:/absolute/path"},
 		{err: "add pin-source="},
 	} {
 		var got string
-		err := URI{PINSource: test.source}.withPIN(func(pin []byte) error {
+		err := newPINs().use(URI{PINSource: test.source}, func(pin []byte) error {
 			got = string(pin)
 			return nil
 		})
@@ -70,23 +86,70 @@ func TestReadPIN(t *testing.T) {
 	}
 }
 
-func TestWithPINWipes(t *testing.T) {
-	value := []byte("1234")
-	u := URI{pinValue: &value}
-	var kept []byte
-	for range 2 { // the value in the URI itself stays, for the next token or key
-		err := u.withPIN(func(pin []byte) error {
-			if string(pin) != "1234" {
-				t.Errorf("PIN %q", pin)
-			}
-			kept = pin
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+// A PIN is read once: its source may change, or go, and what was read is used still.
+func TestPINReadOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pin")
+	if err := os.WriteFile(path, []byte("first"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if string(kept) != "\x00\x00\x00\x00" {
-		t.Errorf("the PIN is still in memory: %q", kept)
+	t.Setenv("ZEGEL_TEST_PIN", "env")
+	p := newPINs()
+	get := func(source string) (string, error) {
+		var got string
+		err := p.use(URI{PINSource: source}, func(pin []byte) error { got = string(pin); return nil })
+		return got, err
+	}
+	for range 2 {
+		for source, want := range map[string]string{"file:" + path: "first", "env:ZEGEL_TEST_PIN": "env"} {
+			if got, err := get(source); got != want || err != nil {
+				t.Errorf("%s: %q, %v; want %q", source, got, err, want)
+			}
+		}
+		os.Remove(path)
+	}
+	if _, set := os.LookupEnv("ZEGEL_TEST_PIN"); set {
+		t.Error("the variable with the PIN is still in the environment")
+	}
+	if err := p.readAgain(URI{PINSource: "file:" + path}); err == nil {
+		t.Error("a source that is gone was read again")
+	}
+	if got, err := get("file:" + path); got != "first" || err != nil {
+		t.Errorf("after a source could not be read again: %q, %v", got, err)
+	}
+	if err := os.WriteFile(path, []byte("second"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.readAgain(URI{PINSource: "file:" + path}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := get("file:" + path); got != "second" || err != nil {
+		t.Errorf("after it was read again: %q, %v", got, err)
+	}
+	p.turnOff()
+	if _, err := get("file:" + path); !errors.Is(err, ErrDeactivated) {
+		t.Errorf("turned off: %v", err)
+	}
+}
+
+// A prompt is of one token, a file of all that name it.
+func TestPINHolders(t *testing.T) {
+	p := newPINs()
+	a, b := URI{Token: "a", PINSource: "prompt"}, URI{Token: "b", PINSource: "prompt"}
+	pin := []byte("1234")
+	if err := p.put(a, pin); err != nil {
+		t.Fatal(err)
+	}
+	if string(pin) != "\x00\x00\x00\x00" {
+		t.Errorf("the PIN that was entered is still in memory: %q", pin)
+	}
+	if !p.holds(URI{Token: "a", Object: "key", Type: "private", PINSource: "prompt"}) || p.holds(b) {
+		t.Error("a prompt is of the token, whatever the object")
+	}
+	if err := p.put(b, nil); err == nil {
+		t.Error("an empty PIN was taken")
+	}
+	p.drop(a)
+	if p.holds(a) {
+		t.Error("a dropped PIN is held")
 	}
 }

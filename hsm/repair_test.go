@@ -199,10 +199,11 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// A PIN that is refused during a repair is tried once, whoever asks, and everybody learns why.
+// A PIN that is refused during a repair is tried once, whoever asks, and everybody learns why. Once somebody has corrected it and
+// says so, keys work without a restart.
 func TestRepairRefusedPIN(t *testing.T) {
-	token, _, key := faultyKey(t, 4)
-	if err := os.WriteFile(token.PIN, []byte("another\n"), 0o600); err != nil {
+	token, tokens, key := faultyKey(t, 4)
+	if err := hsm.ChangePIN(tokens, token.URI("a"), "not a secret", "another"); err != nil {
 		t.Fatal(err)
 	}
 	token.Forget(t)
@@ -211,7 +212,7 @@ func TestRepairRefusedPIN(t *testing.T) {
 	for range 8 {
 		group.Go(func() {
 			for range 5 {
-				if err := trySign(t, key); !errors.Is(err, hsm.ErrPINRefused) || !strings.Contains(err.Error(), "correct the PIN and restart") {
+				if err := trySign(t, key); !errors.Is(err, hsm.ErrPINRefused) || !strings.Contains(err.Error(), "correct the PIN, then zegel token activate") {
 					t.Errorf("sign: %v", err)
 				}
 			}
@@ -221,6 +222,32 @@ func TestRepairRefusedPIN(t *testing.T) {
 	if answers := token.Answers(t, "C_Login"); !slices.Equal(answers, []string{"0xa0"}) {
 		t.Errorf("answers of C_Login: %v; want one CKR_PIN_INCORRECT", answers)
 	}
+	if list, err := tokens.Access(token.URI("a")); err != nil || len(list) != 1 || !errors.Is(list[0].Refused, hsm.ErrPINRefused) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	// activated too early: one more try, no more
+	token.Forget(t)
+	if err := tokens.Activate(token.URI("a")); !errors.Is(err, hsm.ErrPINRefused) {
+		t.Errorf("activate with the old PIN: %v", err)
+	}
+	if err := trySign(t, key); !errors.Is(err, hsm.ErrPINRefused) {
+		t.Errorf("sign: %v", err)
+	}
+	if answers := token.Answers(t, "C_Login"); !slices.Equal(answers, []string{"0xa0"}) {
+		t.Errorf("answers of C_Login: %v; want one CKR_PIN_INCORRECT", answers)
+	}
+	if err := os.WriteFile(token.PIN, []byte("another\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := tokens.Activate(token.URI("a")); err != nil {
+		t.Fatal(err)
+	}
+	sign(t, key)
+	if err := os.Remove(token.PIN); err != nil { // a repair does not need the source any more
+		t.Fatal(err)
+	}
+	token.Break(t, "C_SignInit 1 1 lose")
+	sign(t, key)
 }
 
 // A key that is gone costs others of its token nothing; one that comes back under the old name but is another one signs nothing.

@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"filippo.io/age"
@@ -49,9 +50,9 @@ type softFile struct {
 func (u URI) softPath() string { return filepath.Join(u.Dir, u.Object+".age") }
 
 // readSoftFile opens and decrypts the file of the key that u names. The caller wipes Key.
-func readSoftFile(u URI) (softFile, error) {
+func (t *Tokens) readSoftFile(u URI) (softFile, error) {
 	path := u.softPath()
-	sealed, err := readPrivateFile(path, maxSoftFile)
+	sealed, err := readPrivateFile(path, privateFile{limit: maxSoftFile})
 	if errors.Is(err, fs.ErrNotExist) {
 		return softFile{}, fmt.Errorf("open key file %s: no such file: check object and dir: %w", path, ErrNotFound)
 	}
@@ -59,7 +60,7 @@ func readSoftFile(u URI) (softFile, error) {
 		return softFile{}, fmt.Errorf("open key file: %w", err)
 	}
 	var plain []byte
-	err = u.withPIN(func(pin []byte) error {
+	err = t.pins.use(u, func(pin []byte) error {
 		identity, err := age.NewScryptIdentity(text(pin))
 		if err != nil {
 			return fmt.Errorf("open key file %s: %w", path, err)
@@ -68,7 +69,7 @@ func readSoftFile(u URI) (softFile, error) {
 		opened, err := age.Decrypt(bytes.NewReader(sealed), identity)
 		var noMatch *age.NoIdentityMatchError
 		if errors.As(err, &noMatch) {
-			return fmt.Errorf("open key file %s: %w: %s does not open it: correct the PIN", path, ErrPINRefused, u.pinOrigin())
+			return fmt.Errorf("open key file %s: %w: %s does not open it: correct the PIN, then zegel token activate", path, ErrPINRefused, u.pinOrigin())
 		}
 		if err != nil {
 			return fmt.Errorf("open key file %s: %w", path, err)
@@ -114,7 +115,7 @@ func (t *Tokens) writeSoftFile(u URI, f softFile) error {
 	}
 	defer clear(plain)
 	var sealed bytes.Buffer
-	if err := u.withPIN(func(pin []byte) error { return t.sealSoftFile(&sealed, plain, text(pin)) }); err != nil {
+	if err := t.pins.use(u, func(pin []byte) error { return t.sealSoftFile(&sealed, plain, text(pin)) }); err != nil {
 		return err
 	}
 	if err := durable.MkdirAll(u.Dir, 0o700); err != nil {
@@ -153,8 +154,8 @@ func (t *Tokens) sealSoftFile(to io.Writer, plain []byte, pin string) error {
 }
 
 // destroySoft asks for the PIN first, as a token would.
-func destroySoft(u URI) error {
-	f, err := readSoftFile(u)
+func (t *Tokens) destroySoft(u URI) error {
+	f, err := t.readSoftFile(u)
 	if err != nil {
 		return err
 	}
@@ -165,21 +166,84 @@ func destroySoft(u URI) error {
 	return nil
 }
 
+// forgettable is a key of a soft token that is in memory until its tokens are deactivated, and is read again when it is next used.
+type forgettable interface{ forget() }
+
+// inMemory is a T that its file is read for when it is not there. Safe for concurrent use.
+type inMemory[T any] struct {
+	read func() (T, error)
+
+	mu    sync.Mutex
+	there bool
+	value T
+}
+
+func (m *inMemory[T]) get() (T, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.there {
+		return m.value, nil
+	}
+	value, err := m.read()
+	if err == nil {
+		m.value, m.there = value, true
+	}
+	return value, err
+}
+
+// forget leaves the key to the garbage collector: the library's key types cannot be wiped.
+func (m *inMemory[T]) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var none T
+	m.value, m.there = none, false
+}
+
+// remember has key forgotten when the tokens are deactivated.
+func (t *Tokens) remember(key forgettable) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.soft != nil {
+		t.soft[key] = true
+	}
+}
+
 // softKey is a private key in memory.
 type softKey struct {
 	name   string // of its URI
-	signer crypto.Signer
+	public crypto.PublicKey
+	signer *inMemory[crypto.Signer]
 	trust  trust
 	needed atomic.Bool // it is in no key group
 	owner  *Tokens
 }
 
+// newSoftKey is for a key that has no file, and stays in memory.
 func (t *Tokens) newSoftKey(name string, signer crypto.Signer) *Key {
-	return &Key{name: name, public: signer.Public(), private: &softKey{name: name, signer: signer, owner: t}, gate: &t.gate}
+	private := &softKey{name: name, public: signer.Public(), signer: &inMemory[crypto.Signer]{there: true, value: signer}, owner: t}
+	return &Key{name: name, public: private.public, private: private, gate: &t.gate}
 }
 
 func (t *Tokens) softKey(u URI) (*Key, error) {
-	f, err := readSoftFile(u)
+	signer, err := t.readSoftSigner(u)
+	if err != nil {
+		return nil, err
+	}
+	k := t.newSoftKey(u.Name(), signer)
+	private := k.private.(*softKey)
+	private.signer.read = func() (crypto.Signer, error) {
+		signer, err := t.readSoftSigner(u)
+		if err == nil && !k.public.(publicKey).Equal(signer.Public()) {
+			err = ErrLost
+		}
+		return signer, err
+	}
+	t.remember(private.signer)
+	return k, nil
+}
+
+func (t *Tokens) readSoftSigner(u URI) (crypto.Signer, error) {
+	f, err := t.readSoftFile(u)
 	if err != nil {
 		return nil, err
 	}
@@ -187,11 +251,7 @@ func (t *Tokens) softKey(u URI) (*Key, error) {
 	if f.Algorithm == softAES256 {
 		return nil, fmt.Errorf("key file %s holds a wrapping key, a key pair is wanted: %w", u.softPath(), ErrNotFound)
 	}
-	signer, err := f.signer(u)
-	if err != nil {
-		return nil, err
-	}
-	return t.newSoftKey(u.Name(), signer), nil
+	return f.signer(u)
 }
 
 // signer reads the private key of u's file, which is of the algorithm that the file says.
@@ -270,7 +330,7 @@ func (k *softKey) sign(s signing) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !s.unverified && !s.verifies(k.signer.Public(), signature) {
+	if !s.unverified && !s.verifies(k.public, signature) {
 		return nil, k.distrust()
 	}
 	return signature, nil
@@ -283,13 +343,17 @@ func (k *softKey) distrust() error {
 }
 
 func (k *softKey) compute(s signing) ([]byte, error) {
+	signer, err := k.signer.get()
+	if err != nil {
+		return nil, err
+	}
 	switch s.scheme {
 	case schemeECDSA, schemePKCS1v15:
-		return k.signer.Sign(rand.Reader, s.input, s.hash)
+		return signer.Sign(rand.Reader, s.input, s.hash)
 	case schemePSS:
-		return k.signer.Sign(rand.Reader, s.input, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: s.hash})
+		return signer.Sign(rand.Reader, s.input, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: s.hash})
 	case schemeEd25519:
-		return k.signer.Sign(rand.Reader, s.input, crypto.Hash(0))
+		return signer.Sign(rand.Reader, s.input, crypto.Hash(0))
 	}
 	return nil, fmt.Errorf("scheme %q", s.scheme)
 }
@@ -316,10 +380,19 @@ func softTokenInfo() TokenInfo {
 }
 
 // softSecret is an AES-256 key in memory.
-type softSecret struct{ gcm cipher.AEAD }
+type softSecret struct{ gcm *inMemory[cipher.AEAD] }
 
 func (t *Tokens) softWrappingKey(u URI) (*WrappingKey, error) {
-	f, err := readSoftFile(u)
+	secret := softSecret{&inMemory[cipher.AEAD]{read: func() (cipher.AEAD, error) { return t.readSoftSecret(u) }}}
+	if _, err := secret.gcm.get(); err != nil {
+		return nil, err
+	}
+	t.remember(secret.gcm)
+	return &WrappingKey{name: u.Name(), secret: secret, gate: &t.gate}, nil
+}
+
+func (t *Tokens) readSoftSecret(u URI) (cipher.AEAD, error) {
+	f, err := t.readSoftFile(u)
 	if err != nil {
 		return nil, err
 	}
@@ -335,7 +408,7 @@ func (t *Tokens) softWrappingKey(u URI) (*WrappingKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read key file %s: %w", u.softPath(), err)
 	}
-	return &WrappingKey{name: u.Name(), secret: softSecret{gcm}, gate: &t.gate}, nil
+	return gcm, nil
 }
 
 func (t *Tokens) generateSoftWrappingKey(u URI) (*WrappingKey, error) {
@@ -352,11 +425,19 @@ func (t *Tokens) generateSoftWrappingKey(u URI) (*WrappingKey, error) {
 }
 
 func (s softSecret) seal(iv, plaintext, additional []byte) (usedIV, ciphertext []byte, err error) {
-	return iv, s.gcm.Seal(nil, iv, plaintext, additional), nil
+	gcm, err := s.gcm.get()
+	if err != nil {
+		return nil, nil, err
+	}
+	return iv, gcm.Seal(nil, iv, plaintext, additional), nil
 }
 
 func (s softSecret) open(iv, ciphertext, additional []byte) ([]byte, error) {
-	plaintext, err := s.gcm.Open(nil, iv, ciphertext, additional)
+	gcm, err := s.gcm.get()
+	if err != nil {
+		return nil, err
+	}
+	plaintext, err := gcm.Open(nil, iv, ciphertext, additional)
 	if err != nil {
 		return nil, ErrWrapped
 	}

@@ -28,18 +28,21 @@ type token struct {
 	needed     atomic.Bool // a key on it is in no key group
 	reach      atomic.Pointer[reach]
 	counts     *counts
-	tended     atomic.Bool   // the keeper is at it
-	kept       atomic.Int64  // unix time in ns when it last was
-	toldOut    atomic.Bool   // the log says that it is out of service
+	tended     atomic.Bool  // the keeper is at it
+	kept       atomic.Int64 // unix time in ns when it last was
+	toldOut    atomic.Bool  // the log says that it is out of service
+	refused    atomic.Pointer[refusal]
 	epoch      atomic.Uint64 // changes while the pool's traffic is held; handles are good in one epoch
 
 	// admin guards what follows. Look-ups, attributes and key generation run under it, one at a time, on a read-write session
 	// that stays open: while it does, the login holds. (Key pairs made side by side come out broken: SoftHSM issue 573.)
 	admin    sync.Mutex
 	session  pkcs11.SessionHandle
-	loggedIn bool  // session is open and the user is logged in
-	refused  error // the token turned the PIN down; it is not asked again
+	loggedIn bool // session is open and the user is logged in
 }
+
+// refusal is that the token turned the PIN down: it is not asked again until somebody activates it.
+type refusal struct{ err error }
 
 func (t *token) has(mechanism uint) bool {
 	_, found := slices.BinarySearch(t.mechanisms, mechanism)
@@ -85,8 +88,11 @@ func (t *token) withAdmin(u URI, use func(pkcs11.SessionHandle) error) error {
 
 // logIn opens the administrative session and logs the process in, once. The caller holds t.admin.
 func (t *token) logIn(u URI) error {
-	if t.refused != nil {
-		return fmt.Errorf("%w (not tried again since)", t.refused)
+	if refused := t.refused.Load(); refused != nil {
+		return fmt.Errorf("%w (not tried again since)", refused.err)
+	}
+	if t.module.pins.shut() {
+		return ErrDeactivated
 	}
 	if t.loggedIn {
 		return nil
@@ -105,7 +111,7 @@ func (t *token) logIn(u URI) error {
 		err = t.mayTry()
 	}
 	if u.hasPIN() && err == nil {
-		err = u.withPIN(func(pin []byte) error {
+		err = t.module.pins.use(u, func(pin []byte) error {
 			return t.explainLogin(u, t.ctx.Login(session, pkcs11.CKU_USER, pin))
 		})
 	}
@@ -148,7 +154,7 @@ func (t *token) explainLogin(u URI, err error) error {
 	var remedy string
 	switch code {
 	case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE:
-		remedy = "correct the PIN and restart; it is not tried again, because tokens lock after a few wrong PINs"
+		remedy = "correct the PIN, then zegel token activate; until then it is not tried again, because tokens lock after a few wrong PINs"
 		if info, err := t.ctx.GetTokenInfo(t.slot); err == nil {
 			switch {
 			case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
@@ -166,8 +172,9 @@ func (t *token) explainLogin(u URI, err error) error {
 	default:
 		return fmt.Errorf("C_Login: %w", err)
 	}
-	t.refused = fmt.Errorf("%w: %s: C_Login: %w: %s", ErrPINRefused, u.pinOrigin(), err, remedy)
-	return t.refused
+	err = fmt.Errorf("%w: %s: C_Login: %w: %s", ErrPINRefused, u.pinOrigin(), err, remedy)
+	t.refused.Store(&refusal{err})
+	return err
 }
 
 // object is a handle with what makes it one: valid in every session of the process while the login holds.

@@ -45,9 +45,11 @@ type Tokens struct {
 	gate   gate
 	watch  *watch
 	keeper keeper
+	pins   *pins
 
 	mu      sync.Mutex
-	modules map[string]*module // by path; each is loaded once
+	modules map[string]*module   // by path; each is loaded once
+	soft    map[forgettable]bool // keys of soft tokens that are in memory
 }
 
 // New touches no token yet.
@@ -74,7 +76,7 @@ func New(c Config) *Tokens {
 			c.Log.Error("no metrics of tokens", "error", err)
 		}
 	}
-	return &Tokens{config: c, watch: w, modules: make(map[string]*module)}
+	return &Tokens{config: c, watch: w, pins: newPINs(), modules: make(map[string]*module), soft: make(map[forgettable]bool)}
 }
 
 // Key opens the one key pair that uri names (RFC 7512, or softtoken:); an error says what was found instead. A private key that
@@ -151,7 +153,7 @@ func (t *Tokens) GenerateWrappingKey(uri string) (*WrappingKey, error) {
 func (t *Tokens) Destroy(uri string) error {
 	_, err := open(t, "destroy key", uri, func(u URI) (*struct{}, error) {
 		if u.Software {
-			return nil, destroySoft(u)
+			return nil, t.destroySoft(u)
 		}
 		token, err := t.token(u)
 		if err != nil {
@@ -204,7 +206,7 @@ func (t *Tokens) token(u URI) (*token, error) {
 	return m.token(u, t.config.Settings)
 }
 
-// Close waits for running calls, logs out, closes all sessions and finalizes the modules. Calls that come later get ErrClosed.
+// Close waits for running calls, logs out, closes all sessions, finalizes the modules and wipes the PINs. Calls that come later get ErrClosed.
 // A second Close does nothing.
 func (t *Tokens) Close() error {
 	if !t.gate.close() {
@@ -217,23 +219,34 @@ func (t *Tokens) Close() error {
 	for _, m := range t.modules {
 		errs = append(errs, m.close())
 	}
-	t.modules = nil
+	t.modules, t.soft = nil, nil
+	t.pins.wipe()
 	return errors.Join(errs...)
 }
 
-// gate lets calls through until it is closed, and closing waits for those within. The zero value is open.
+// gate lets calls through until it is closed, and closing waits for those within. While it is barred it lets none through, and waits for none.
+// The zero value is open.
 type gate struct {
 	within atomic.Int64 // calls; below 0 once it is closed
 
 	mu     sync.Mutex
 	closed bool
 	empty  chan struct{} // made before within falls below 0
+	barred atomic.Bool
 }
 
 // gateClosed is added to within: more than there ever are calls.
 const gateClosed = -1 << 62
 
 func (g *gate) enter() error {
+	if g.barred.Load() {
+		return ErrDeactivated
+	}
+	return g.pass()
+}
+
+// pass is enter for those who unbar it.
+func (g *gate) pass() error {
 	if g.within.Add(1) < 0 {
 		g.leave()
 		return ErrClosed

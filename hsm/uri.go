@@ -27,7 +27,7 @@ type URI struct {
 
 	// Query attributes: how to get there.
 	ModulePath string // absolute
-	PINSource  string // file:/absolute/path, /absolute/path or env:NAME
+	PINSource  string // file:/absolute/path, /absolute/path, credential:NAME, env:NAME, prompt or shares:/absolute/path
 	Dir        string // of a soft token: the absolute path of the folder with the key files
 
 	pinValue *[]byte // behind a pointer, so that no formatting verb prints it
@@ -277,12 +277,12 @@ func (u *URI) setQuery(name, value string) (bool, error) {
 		return u.Software, checkPath(value)
 	case "pin-source":
 		u.PINSource = value
-		_, _, err := splitPINSource(value)
+		_, err := parsePINSource(value)
 		return true, err
 	case "pin-value":
 		pin := []byte(value)
 		u.pinValue = &pin
-		return true, checkPIN(pin)
+		return true, CheckPIN(pin)
 	}
 	return false, nil
 }

@@ -18,12 +18,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zegel-tsp/zegel/internal/daemon"
+	"github.com/zegel-tsp/zegel/internal/locked"
 	"github.com/zegel-tsp/zegel/policy"
 )
 
 const program = "zegel-ceremony"
 
 func main() {
+	if err := locked.Process(); err != nil {
+		daemon.Exit(program, err)
+	}
 	ctx, stop := daemon.UntilSignal(context.Background())
 	err := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

@@ -20,6 +20,7 @@ import (
 
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/desk"
+	"github.com/zegel-tsp/zegel/internal/locked"
 	"github.com/zegel-tsp/zegel/policy"
 )
 
@@ -32,6 +33,9 @@ const (
 )
 
 func main() {
+	if err := locked.Process(); err != nil {
+		daemon.Exit("zegel", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

@@ -24,6 +24,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zegel-tsp/zegel/internal/failpoint"
+	"github.com/zegel-tsp/zegel/internal/locked"
 	"github.com/zegel-tsp/zegel/internal/strictyaml"
 )
 
@@ -44,8 +45,11 @@ type Daemon[C any] struct {
 }
 
 // Main is a daemon's whole main: --config FILE, --check, --version; strict config; JSON log on stderr; SIGTERM and SIGINT end ctx.
-// Exit status: 0 done, 1 failed, 2 wrong usage or configuration. It is the one place that calls os.Exit.
+// The process dumps no core. Exit status: 0 done, 1 failed, 2 wrong usage or configuration. It is the one place that calls os.Exit.
 func Main[C any](d Daemon[C]) {
+	if err := locked.Process(); err != nil {
+		Exit(d.Name, err)
+	}
 	collectSeldom(os.Getenv)
 	os.Exit(runDaemon(context.Background(), d, os.Args[1:], os.Stdout, os.Stderr))
 }
