@@ -105,8 +105,8 @@ func (t *Tokens) Enter(uri string, pin []byte) error {
 	return nil
 }
 
-// Activate opens the tokens of uris: it reads their PINs anew where the source can be read again, forgets refusals and a
-// deactivation, and logs in to each. A token that refuses, or that cannot be reached, is named in the error and keeps the others
+// Activate opens the tokens of uris: of those that are not open it reads the PINs anew, where the source can be read again; it
+// forgets refusals and a deactivation, and logs in to each. A token that refuses, or that cannot be reached, is named in the error and keeps the others
 // from nothing. A PIN that is refused is dropped; it was tried once. While PINs are wanted that nobody has entered, the error is
 // ErrPINWanted and nothing is done.
 func (t *Tokens) Activate(uris ...string) error {
@@ -143,10 +143,10 @@ func (t *Tokens) Activate(uris ...string) error {
 
 // activate logs in to one token, or opens the key file that u names.
 func (t *Tokens) activate(u URI) error {
-	if err := t.pins.readAgain(u); err != nil && !t.pins.holds(u) {
-		return err
-	}
 	if u.Software {
+		if err := t.pins.readAgain(u); err != nil && !t.pins.holds(u) {
+			return err
+		}
 		f, err := t.readSoftFile(u)
 		clear(f.Key)
 		return err
@@ -155,7 +155,12 @@ func (t *Tokens) activate(u URI) error {
 	if err != nil {
 		return err
 	}
-	token.refused.Store(nil)
+	if token.refused.Load() != nil || !token.isOpen() { // else a PIN that nothing tries now would take the place of one that works
+		if err := t.pins.readAgain(u); err != nil && !t.pins.holds(u) {
+			return err
+		}
+		token.refused.Store(nil)
+	}
 	return token.administer(u, func(pkcs11.SessionHandle) error { return nil })
 }
 
@@ -189,6 +194,12 @@ func (t *Tokens) Deactivate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (t *token) isOpen() bool {
+	t.admin.Lock()
+	defer t.admin.Unlock()
+	return t.loggedIn
 }
 
 // Deactivated reports whether Deactivate was called, and Activate not since.
@@ -227,3 +238,6 @@ func (t *token) deactivate() error {
 type pinChanger interface {
 	SetPIN(session pkcs11.SessionHandle, from, to string) error
 }
+
+// EncodeSource writes a pin-source as it stands in a URI.
+func EncodeSource(source string) string { return encodeAttribute(source, "query") }

@@ -231,6 +231,13 @@ func (p *pins) drop(u URI) {
 	}
 }
 
+// dropEntered wipes u's PIN if people enter it, so that it is wanted again.
+func (p *pins) dropEntered(u URI) {
+	if source, err := parsePINSource(u.PINSource); err == nil && source.entered() {
+		p.drop(u)
+	}
+}
+
 // wipe wipes every PIN.
 func (p *pins) wipe() {
 	p.mu.Lock()

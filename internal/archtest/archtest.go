@@ -108,11 +108,11 @@ func Rules() []Rule {
 
 // rooms says which of our packages a package may import. Packages of one floor do not know each other.
 var rooms = map[string][]string{
-	"cmd/zegel":                    {"hsm", "tsa", "policy", "policy/algorithms", "internal/audit", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/failpoint", "internal/journal", "internal/strictyaml", "testdata/request", "internal/locked"},
-	"cmd/zegel-ca":                 {"ca", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/journal", "internal/strictyaml"},
-	"cmd/zegel-ocsp":               {"ocsp", "hsm", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/journal", "internal/strictyaml"},
-	"cmd/zegel-tsa":                {"tsa", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/journal", "internal/strictyaml"},
-	"cmd/zegel-ceremony":           {"ca", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/failpoint", "internal/journal", "internal/strictyaml", "internal/locked"},
+	"cmd/zegel":                    {"hsm", "tsa", "policy", "policy/algorithms", "internal/audit", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/failpoint", "internal/journal", "internal/strictyaml", "testdata/request", "internal/locked", "internal/activation", "internal/shares"},
+	"cmd/zegel-ca":                 {"ca", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/journal", "internal/strictyaml", "internal/activation"},
+	"cmd/zegel-ocsp":               {"ocsp", "hsm", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/journal", "internal/strictyaml", "internal/activation"},
+	"cmd/zegel-tsa":                {"tsa", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/journal", "internal/strictyaml", "internal/activation"},
+	"cmd/zegel-ceremony":           {"ca", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/failpoint", "internal/journal", "internal/strictyaml", "internal/locked", "internal/activation"},
 	"ca":                           {"policy", "internal/journal", "internal/desk", "internal/clock", "internal/durable", "internal/failpoint", "internal/der"},
 	"ocsp":                         {"internal/journal", "internal/clock", "internal/der"},
 	"tsa":                          {"policy", "internal/journal", "internal/der", "internal/failpoint"},
@@ -131,6 +131,8 @@ var rooms = map[string][]string{
 	"internal/durable":             {"internal/failpoint"},
 	"internal/failpoint":           {},
 	"internal/locked":              {},
+	"internal/shares":              {},
+	"internal/activation":          {"hsm", "internal/daemon", "internal/desk", "internal/journal", "internal/locked", "internal/shares"},
 	"internal/strictyaml":          {},
 	"internal/archtest":            {},
 	"internal/manual":              {"policy/algorithms", "internal/archtest"},
@@ -158,14 +160,16 @@ func checkImports(files []*File) []string {
 
 // owners are the libraries that only some packages may import; an empty list means tests only.
 var owners = map[string][]string{
-	"github.com/miekg/pkcs11":        {"hsm", "hsm/internal/cryptoki", "hsm/hsmtest"},
-	"go.etcd.io/bbolt":               {"internal/journal", "internal/journal/journaltest"},
-	"filippo.io/age":                 {"hsm"},
-	"github.com/zmap/zlint/v3":       {"policy"},
-	"github.com/zmap/zcrypto/x509":   {"policy"},
-	"go.yaml.in/yaml/v3":             {"internal/strictyaml", "cmd/zegel-ceremony"},
-	"golang.org/x/crypto/ocsp":       {"cmd/zegel"},
-	"github.com/digitorus/timestamp": {},
+	"github.com/miekg/pkcs11":                   {"hsm", "hsm/internal/cryptoki", "hsm/hsmtest"},
+	"go.etcd.io/bbolt":                          {"internal/journal", "internal/journal/journaltest"},
+	"filippo.io/age":                            {"hsm"},
+	"github.com/zmap/zlint/v3":                  {"policy"},
+	"github.com/zmap/zcrypto/x509":              {"policy"},
+	"go.yaml.in/yaml/v3":                        {"internal/strictyaml", "cmd/zegel-ceremony"},
+	"golang.org/x/crypto/ocsp":                  {"cmd/zegel"},
+	"github.com/digitorus/timestamp":            {},
+	"github.com/cloudflare/circl/group":         {"internal/shares"},
+	"github.com/cloudflare/circl/secretsharing": {"internal/shares"},
 }
 
 func checkOwners(files []*File) []string {
@@ -196,6 +200,8 @@ var promises = map[string]string{
 	"internal/durable":             "Package durable makes a file whole or not there",
 	"internal/failpoint":           "Package failpoint lets a test die, or fail, before and after every durable step",
 	"internal/locked":              "Package locked keeps secrets in memory that is neither swapped out nor dumped",
+	"internal/shares":              "Package shares splits a PIN so that k of n people are needed to have it again, and says whose share is wrong before a token is asked",
+	"internal/activation":          "Package activation lets officers open the tokens of a daemon, and close them",
 	"internal/strictyaml":          "Package strictyaml reads YAML that refuses what it does not know",
 	"internal/archtest":            "Package archtest keeps the shape of the house",
 	"internal/manual":              "Package manual writes docs/reference.md from the code",

@@ -153,9 +153,12 @@ func withQuery(path string, q url.Values) string {
 func (c *Client) call(ctx context.Context, method, path string, body, out any) error {
 	var reader io.Reader
 	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return fmt.Errorf("write request: %w", err)
+		text, ready := body.(json.RawMessage) // as it is: Marshal would leave a copy of it behind
+		if !ready {
+			var err error
+			if text, err = json.Marshal(body); err != nil {
+				return fmt.Errorf("write request: %w", err)
+			}
 		}
 		reader = bytes.NewReader(text)
 	}
