@@ -226,6 +226,7 @@ func TestRepairRefusedPIN(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 	// activated too early: one more try, no more
+	token.Break(t)
 	token.Forget(t)
 	if err := tokens.Activate(token.URI("a")); !errors.Is(err, hsm.ErrPINRefused) {
 		t.Errorf("activate with the old PIN: %v", err)
