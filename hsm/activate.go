@@ -241,3 +241,39 @@ type pinChanger interface {
 
 // EncodeSource writes a pin-source as it stands in a URI.
 func EncodeSource(source string) string { return encodeAttribute(source, "query") }
+
+// ReadPIN reads a PIN from a pin-source that is no prompt and no split. The caller wipes it.
+func ReadPIN(source string) ([]byte, error) { return URI{PINSource: source}.readPIN() }
+
+// ChangePIN gives the token of uri another PIN, 4 to 255 bytes that the token takes, after a login with the one it has, and wipes pin. An
+// error that does not wrap ErrPINRefused leaves open which of the two the token has.
+func (t *Tokens) ChangePIN(uri string, pin []byte) error {
+	defer clear(pin)
+	_, err := open(t, "change PIN", uri, func(u URI) (*struct{}, error) {
+		if u.Software {
+			return nil, errors.New("a soft token has no PIN of its own: each key's file is sealed under one")
+		}
+		if err := CheckPIN(pin); err != nil {
+			return nil, err
+		}
+		token, err := t.token(u)
+		if err != nil {
+			return nil, err
+		}
+		if least, most := token.info.MinPinLen, token.info.MaxPinLen; uint(len(pin)) < least || most > 0 && uint(len(pin)) > most {
+			return nil, fmt.Errorf("%w: token %q takes PINs of %d to %d bytes, this one has %d", ErrPINRefused, token.label, least, most, len(pin))
+		}
+		err = token.administer(u, func(session pkcs11.SessionHandle) error {
+			changer, ok := token.ctx.(pinChanger)
+			if !ok {
+				return errors.New("the module is in a process of its own: change the PIN with isolation: none")
+			}
+			return t.pins.use(u, func(old []byte) error { return changer.SetPIN(session, text(old), text(pin)) })
+		})
+		if err != nil {
+			return nil, fmt.Errorf("C_SetPIN: %w", err)
+		}
+		return nil, t.pins.put(u, pin)
+	})
+	return err
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/zegel-tsp/zegel/ca"
 	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/internal/activation"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/policy"
@@ -136,7 +137,7 @@ func (c *config) checkKeys() error {
 			return daemon.Keyf(key, "%w", err)
 		}
 	}
-	return nil
+	return activation.Check(keys)
 }
 
 // tokenKeys are the keys that a qualified provider keeps in a certified device: all but the one that

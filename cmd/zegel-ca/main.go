@@ -18,6 +18,7 @@ import (
 
 	"github.com/zegel-tsp/zegel/ca"
 	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/internal/activation"
 	"github.com/zegel-tsp/zegel/internal/clock"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/desk"
@@ -45,7 +46,15 @@ func main() {
 func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log, Registerer: e.Registry})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
-
+	guard, err := activation.New(activation.Config{
+		Env: e, Tokens: tokens, URIs: []string{c.Issuer.Key, c.Journal.WrapKey, c.Journal.CheckpointKey}, Officers: c.Officers, Admin: c.Admin, Metrics: c.Metrics,
+	})
+	if err != nil {
+		return err
+	}
+	if err := guard.Await(ctx); err != nil {
+		return err
+	}
 	clk, err := clock.Parse(c.Clock, clockLimit)
 	if err != nil {
 		return err
@@ -64,8 +73,8 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err := issuer.CheckStart(); err != nil {
 		return err
 	}
-	service := service{issuer: issuer, journal: j, clock: clk}
-	service.health = daemon.Together(service.issuing, tokens.Health)
+	service := service{issuer: issuer, journal: j, clock: clk, guard: guard}
+	service.health = daemon.Together(guard.Health, service.issuing, tokens.Health)
 	servers, err := servers(e, c, service)
 	if err != nil {
 		return err
@@ -81,6 +90,9 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	})
 	if err != nil {
 		return fmt.Errorf("record start: %w", err)
+	}
+	if err := guard.RecordIn(ctx, j); err != nil {
+		return err
 	}
 	if err := issuer.Recover(ctx); err != nil {
 		return err
@@ -149,6 +161,7 @@ type service struct {
 	issuer  *ca.Issuer
 	journal *journal.Journal
 	clock   clock.Clock
+	guard   *activation.Guard
 	health  daemon.Health // for /health and for officers
 }
 
@@ -180,7 +193,7 @@ func servers(e daemon.Env, c *config, s service) ([]daemon.Server, error) {
 	admin.Handle("/", api)
 	admin.Handle("/v1/status", daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: s.health}))
 	return []daemon.Server{
-		{Name: "admin", Address: c.Admin.Listen, TLS: adminTLS, Handler: admin},
+		{Name: "admin", Address: c.Admin.Listen, TLS: adminTLS, Handler: s.guard.Handler(admin)},
 		{Name: "feed", Address: c.Feed.Listen, TLS: feedTLS, Handler: feedHandler(e.Log, c.Followers, s.journal.FeedHandler()), StreamWrites: true},
 		{Name: "metrics", Address: c.Metrics.Listen, Handler: daemon.MetricsHandler(e.Registry, s.health)},
 	}, nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/internal/activation"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/journal"
@@ -76,6 +77,9 @@ func check(c *config) error {
 	}
 	if err := hsm.CheckURI(c.Responder.Key, c.Assurance == daemon.AssuranceQualified); err != nil {
 		return daemon.Keyf("responder.key", "%w", err)
+	}
+	if err := activation.Check(map[string]string{"responder.key": c.Responder.Key}); err != nil {
+		return err
 	}
 	if err := (daemon.Listener{Listen: c.Listen}).Validate(""); err != nil {
 		return daemon.Keyf("listen", "%w", errors.Unwrap(err))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/internal/activation"
 	"github.com/zegel-tsp/zegel/internal/clock"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/journal"
@@ -40,6 +41,15 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	}
 	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log, Registerer: e.Registry})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
+	guard, err := activation.New(activation.Config{
+		Env: e, Tokens: tokens, URIs: []string{c.Responder.Key}, Officers: c.Officers, Admin: c.Admin, Metrics: c.Metrics,
+	})
+	if err != nil {
+		return err
+	}
+	if err := guard.Await(ctx); err != nil {
+		return err
+	}
 	key, err := tokens.Key(c.Responder.Key)
 	if err != nil {
 		return err
@@ -60,11 +70,12 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
-	health := daemon.Together(responder.Health, tokens.Health)
+	health := daemon.Together(guard.Health, responder.Health, tokens.Health)
+	admin := guard.Handler(daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: health}))
 	// Before the first leaf is written: a port in use changes nothing.
 	listeners, err := daemon.Listen(ctx,
 		daemon.Server{Name: "ocsp", Key: "listen", Address: c.Listen, Handler: responder},
-		daemon.Server{Name: "admin", Address: c.Admin.Listen, TLS: f.admin, Handler: daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: health})},
+		daemon.Server{Name: "admin", Address: c.Admin.Listen, TLS: f.admin, Handler: admin},
 		daemon.Server{Name: "metrics", Address: c.Metrics.Listen, Handler: daemon.MetricsHandler(e.Registry, health)})
 	if err != nil {
 		return err

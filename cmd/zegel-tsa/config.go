@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/internal/activation"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/policy"
@@ -92,6 +93,9 @@ func (c *config) checkKeys() error {
 	} {
 		if err := hsm.CheckURI(key.uri, c.Assurance == daemon.AssuranceQualified); err != nil {
 			return daemon.Keyf(key.name, "%w", err)
+		}
+		if err := activation.Check(map[string]string{key.name: key.uri}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zegel-tsp/zegel/hsm"
+	"github.com/zegel-tsp/zegel/internal/activation"
 	"github.com/zegel-tsp/zegel/internal/clock"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/journal"
@@ -30,6 +31,15 @@ func main() {
 func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log, Registerer: e.Registry})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
+	guard, err := activation.New(activation.Config{
+		Env: e, Tokens: tokens, URIs: []string{c.Unit.Key, c.Journal.WrapKey, c.Journal.CheckpointKey}, Officers: c.Officers, Admin: c.Admin, Metrics: c.Metrics,
+	})
+	if err != nil {
+		return err
+	}
+	if err := guard.Await(ctx); err != nil {
+		return err
+	}
 	named, err := clock.Parse(c.Clock, tsa.ClockLimit(c.Accuracy))
 	if err != nil {
 		return err
@@ -46,7 +56,7 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
-	s := service{authority, j, daemon.Together(authority.Health, tokens.Health)}
+	s := service{authority, j, guard, daemon.Together(guard.Health, authority.Health, tokens.Health)}
 	servers, err := c.servers(e, s)
 	if err != nil {
 		return err
@@ -62,6 +72,9 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	})
 	if err != nil {
 		return fmt.Errorf("record the start: %w", err)
+	}
+	if err := guard.RecordIn(ctx, j); err != nil {
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return authority.Run(ctx) })

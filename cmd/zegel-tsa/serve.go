@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/zegel-tsp/zegel/internal/activation"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/journal"
@@ -16,6 +17,7 @@ import (
 type service struct {
 	authority *tsa.Authority
 	journal   *journal.Journal
+	guard     *activation.Guard
 	health    daemon.Health
 }
 
@@ -27,7 +29,7 @@ func (c *config) servers(e daemon.Env, s service) ([]daemon.Server, error) {
 	}
 	list := []daemon.Server{
 		{Name: "http", Address: c.HTTP.Listen, Handler: s.authority},
-		{Name: "admin", Address: c.Admin.Listen, TLS: adminTLS, Handler: c.admin(e, s)},
+		{Name: "admin", Address: c.Admin.Listen, TLS: adminTLS, Handler: s.guard.Handler(c.admin(e, s))},
 		{Name: "metrics", Address: c.Metrics.Listen, Handler: daemon.MetricsHandler(e.Registry, s.health)},
 	}
 	if c.HTTPS.Listen != "" {

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if worker := flag.Lookup("test.fuzzworker"); worker != nil && worker.Value.String() == "true" {
 		os.Exit(m.Run()) // it runs no binary
 	}
+	if uri := os.Getenv("ZEGEL_TEST_CHANGE_PIN"); uri != "" {
+		os.Exit(changeOnePIN(uri, os.Getenv("ZEGEL_TEST_NEW_PIN")))
+	}
 	os.Exit(buildAndRun(m))
 }
 

@@ -23,7 +23,8 @@ func (t *tool) tokenCommand() *cobra.Command {
 		Example: "  zegel token list --module /usr/lib/softhsm/libsofthsm2.so\n  zegel token bench",
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(t.tokenListCommand(), t.tokenKeysCommand(), t.tokenBenchCommand())
+	c.AddCommand(t.tokenListCommand(), t.tokenKeysCommand(), t.tokenBenchCommand(),
+		t.tokenSplitCommand(), t.tokenActivateCommand(), t.tokenDeactivateCommand())
 	return c
 }
 
@@ -170,6 +171,9 @@ func (t *tool) tokenKeys(uris []string) error {
 	}
 	list := []hsm.KeyRecord{}
 	err := withTokens(hsm.Config{}, func(tokens *hsm.Tokens) error {
+		if err := t.enterPINs(tokens, uris); err != nil {
+			return err
+		}
 		for _, uri := range uris {
 			records, err := tokens.Keys(uri)
 			if err != nil {
@@ -246,6 +250,9 @@ func (t *tool) tokenBench(ctx context.Context, uris []string, b tokenBench) erro
 	}
 	results := []hsm.BenchResult{}
 	err = withTokens(hsm.Config{Settings: hsm.Settings{Sessions: b.sessions}}, func(tokens *hsm.Tokens) error {
+		if err := t.enterPINs(tokens, uris); err != nil {
+			return err
+		}
 		work, err := benchWork(tokens, parsed, uris, b)
 		for i := 0; err == nil && i < len(work); i++ {
 			work[i].Check = check

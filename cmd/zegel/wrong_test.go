@@ -69,7 +69,7 @@ func TestWrongInput(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": wantStatus, "provider": makeProvider, "start": startDaemonOf, "halt": stopDaemonOf,
-			"remember": remember, "unchanged": unchanged, "certify": certifyNew, "disk": mountDisk, "newerformat": newerFormat,
+			"remember": remember, "unchanged": unchanged, "certify": certifyNew, "disk": mountDisk, "changepin": changePIN, "newerformat": newerFormat,
 		},
 	})
 }
@@ -355,6 +355,24 @@ func lieStill(dir string) string {
 	}
 	defer j.Close()
 	return fmt.Sprintf("%d entries, last of %s", j.Size(), j.LastTime())
+}
+
+// changePIN is `changepin URI PIN`: the token gets another PIN, in a process of its own, as its owner may do at any time.
+func changePIN(ts *testscript.TestScript, _ bool, args []string) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "ZEGEL_TEST_CHANGE_PIN="+strings.TrimSpace(ts.ReadFile(args[0])), "ZEGEL_TEST_NEW_PIN="+args[1], "SOFTHSM2_CONF="+filepath.Join(of(ts).dir, "tokens", "softhsm2.conf"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		ts.Fatalf("change the PIN: %v\n%s", err, out)
+	}
+}
+
+func changeOnePIN(uri, pin string) int {
+	tokens := hsm.New(hsm.Config{})
+	if err := errors.Join(tokens.ChangePIN(uri, []byte(pin)), tokens.Close()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // newerFormat is `newerformat DIR`: the journal there says that software of tomorrow wrote it.

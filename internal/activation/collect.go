@@ -163,6 +163,9 @@ func (g *Guard) join(a hsm.Access, set *shares.Set, c *collection) error {
 	if err != nil {
 		return refuse(http.StatusConflict, "%w", err)
 	}
+	for _, h := range c.held {
+		g.givers = append(g.givers, strings.ToLower(h.officer))
+	}
 	return g.config.Tokens.Enter(enterURI(a), pin)
 }
 

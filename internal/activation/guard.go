@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -44,6 +45,7 @@ type Guard struct {
 
 	mu        sync.Mutex
 	collected map[string]*collection // by file; guarded by mu
+	givers    []string               // ids of the officers whose shares opened a PIN, until the activation is recorded; guarded by mu
 	pending   []act                  // what is to be recorded once there is a journal; guarded by mu
 	record    func(context.Context, act) error
 	opened    chan struct{} // closed by the first activation that opened all
@@ -121,7 +123,10 @@ func (g *Guard) Await(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("admin listener: %w", err)
 	}
-	admin := g.Handler(daemon.StatusHandler(daemon.Status{Env: g.config.Env, Officers: g.config.Officers, Health: g.idle}))
+	calls := http.NewServeMux()
+	calls.Handle("/v1/status", daemon.StatusHandler(daemon.Status{Env: g.config.Env, Officers: g.config.Officers, Health: g.idle}))
+	calls.HandleFunc("/", g.later)
+	admin := g.Handler(calls)
 	listeners, err := daemon.Listen(ctx,
 		daemon.Server{Name: "admin", Address: g.config.Admin.Listen, TLS: adminTLS, Handler: admin},
 		daemon.Server{Name: "metrics", Address: g.config.Metrics.Listen, Handler: daemon.MetricsHandler(g.config.Env.Registry, g.idle)})
@@ -142,6 +147,16 @@ func (g *Guard) Await(ctx context.Context) error {
 		return err
 	}
 	return ctx.Err()
+}
+
+// later answers the calls of a daemon that waits.
+func (g *Guard) later(w http.ResponseWriter, r *http.Request) {
+	if _, err := desk.OfficerOf(r, g.config.Officers); err != nil {
+		daemon.Deny(w, r, g.config.Env.Log, err)
+		return
+	}
+	_, err := g.idle()
+	daemon.WriteJSON(w, http.StatusServiceUnavailable, map[string]string{"error": err.Error()})
 }
 
 func (g *Guard) finish() {
@@ -171,21 +186,13 @@ func (g *Guard) idle() (map[string]any, error) {
 	return map[string]any{"clock": "unknown", "activation": g.words()}, err
 }
 
-// Health is the daemon's health, but while tokens are closed, or one of them has refused its PIN: then that is why it is not ready. It
-// asks no token.
-func (g *Guard) Health(service func() (map[string]any, error)) func() (map[string]any, error) {
-	return func() (map[string]any, error) {
-		facts, err := service()
-		waiting, failed := g.trouble()
-		if waiting == nil && failed == nil {
-			return facts, err
-		}
-		shown := map[string]any{"activation": g.words()}
-		for k, v := range facts {
-			shown[k] = v
-		}
-		return shown, errors.Join(failed, waiting, err)
+// Health is the daemon's not to be ready while tokens are closed, or one of them has refused its PIN, and why. It asks no token.
+func (g *Guard) Health() (map[string]any, error) {
+	waiting, failed := g.trouble()
+	if waiting == nil && failed == nil {
+		return nil, nil
 	}
+	return map[string]any{"activation": g.words()}, errors.Join(failed, waiting)
 }
 
 // trouble is what an activation is needed for, nil where none is.

@@ -103,9 +103,25 @@ func (g *Guard) activate(r *http.Request, officer desk.Officer) error {
 	if err := g.config.Tokens.Activate(g.config.URIs...); err != nil {
 		return err
 	}
-	g.note(r.Context(), act{journal.KeyActivated, officer, list, time.Now()})
+	g.note(r.Context(), act{journal.KeyActivated, officer, list, g.takeGivers(), time.Now()})
 	g.finish()
+	if request.Trust {
+		return g.trust(officer, request.Token)
+	}
 	return nil
+}
+
+// trust has a token used again that gave a wrong signature. It is named, so that nobody does it by the way.
+func (g *Guard) trust(officer desk.Officer, token string) error {
+	list, err := g.matching(token)
+	if err != nil {
+		return err
+	}
+	if len(list) != 1 {
+		return refuse(http.StatusBadRequest, "say which token is to be trusted again: %s", names(list))
+	}
+	g.config.Env.Log.Warn("token trusted again", "officer", strings.ToLower(officer.ID), "token", list[0].Label)
+	return g.config.Tokens.Trust(list[0].Token)
 }
 
 // deactivate closes the tokens and wipes what was entered.
@@ -124,8 +140,17 @@ func (g *Guard) deactivate(r *http.Request, officer desk.Officer) error {
 	}
 	g.mu.Unlock()
 	err = g.config.Tokens.Deactivate()
-	g.note(r.Context(), act{journal.KeyDeactivated, officer, list, time.Now()})
+	g.note(r.Context(), act{journal.KeyDeactivated, officer, list, nil, time.Now()})
 	return err
+}
+
+// takeGivers are the officers whose shares the activation took.
+func (g *Guard) takeGivers() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := g.givers
+	g.givers = nil
+	return list
 }
 
 // act is what an officer did, for log and journal.
@@ -133,6 +158,7 @@ type act struct {
 	what    journal.KeyAct
 	officer desk.Officer
 	tokens  []hsm.Access
+	givers  []string // ids of those whose shares it took
 	at      time.Time
 }
 
@@ -146,7 +172,7 @@ func (g *Guard) note(ctx context.Context, a act) {
 	if a.what == journal.KeyDeactivated {
 		words = "tokens deactivated"
 	}
-	g.config.Env.Log.Warn(words, "officer", strings.ToLower(a.officer.ID), "tokens", labels)
+	g.config.Env.Log.Warn(words, "officer", strings.ToLower(a.officer.ID), "tokens", labels, "shares_of", a.givers)
 	g.mu.Lock()
 	record := g.record
 	if record == nil {
@@ -169,7 +195,11 @@ func (g *Guard) RecordIn(ctx context.Context, j *journal.Journal) error {
 			return err
 		}
 		for _, t := range a.tokens {
-			details, err := json.Marshal(map[string]string{"token": t.Label, "uri": t.Token, "pin_source": t.Source})
+			facts := map[string]any{"token": t.Label, "uri": t.Token, "pin_source": t.Source}
+			if t.Shares != "" && len(a.givers) > 0 {
+				facts["officers"] = a.givers
+			}
+			details, err := json.Marshal(facts)
 			if err != nil {
 				return err
 			}
@@ -199,14 +229,14 @@ func readRequest(r *http.Request) (desk.ActivationRequest, error) {
 	if err != nil {
 		return request, err
 	}
-	if err := strictKeys(text, "token", "pin", "share"); err != nil {
+	if err := strictKeys(text, "token", "pin", "share", "trust"); err != nil {
 		return request, refuse(http.StatusBadRequest, "read request body: %w", err)
 	}
 	// Unmarshal, unlike a Decoder, makes no copy of text; what it says about a fault may show some of it.
 	if err := json.Unmarshal(text, &request); err != nil {
 		clear(request.PIN)
 		clear(request.Share)
-		return desk.ActivationRequest{}, refuse(http.StatusBadRequest, "read request body: pin and share are base64, token is text")
+		return desk.ActivationRequest{}, refuse(http.StatusBadRequest, "read request body: pin and share are base64, token is text, trust is true")
 	}
 	return request, nil
 }
@@ -239,7 +269,7 @@ func readBody(r *http.Request) ([]byte, error) {
 	return buffer[:n], nil
 }
 
-// strictKeys wants one object with keys among known, none twice, whose values are strings. It is a reader of its own because
+// strictKeys wants one object with keys among known, none twice, whose values are strings or true. It is a reader of its own because
 // those of encoding/json keep copies of what they read.
 func strictKeys(text []byte, known ...string) error {
 	rest := bytes.TrimSpace(text)
@@ -261,7 +291,10 @@ func strictKeys(text []byte, known ...string) error {
 		if after = bytes.TrimSpace(after); len(after) == 0 || after[0] != ':' {
 			return errors.New("a key without a value")
 		}
-		if _, after, ok = plainString(bytes.TrimSpace(after[1:])); !ok {
+		after = bytes.TrimSpace(after[1:])
+		if literal, isTrue := bytes.CutPrefix(after, []byte("true")); isTrue {
+			after = literal
+		} else if _, after, ok = plainString(after); !ok {
 			return fmt.Errorf("%s is not a string without escapes", name)
 		}
 		rest = bytes.TrimSpace(after)

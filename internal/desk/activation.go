@@ -13,6 +13,7 @@ type ActivationRequest struct {
 	Token string `json:"token,omitempty"` // label of the token, or its URI without an object; needed where several could be meant
 	PIN   []byte `json:"pin,omitempty"`
 	Share []byte `json:"share,omitempty"` // the text of a share of the PIN (zegel token split)
+	Trust bool   `json:"trust,omitempty"` // use the token again that gave a wrong signature: it was examined
 }
 
 // States of a TokenActivation.
