@@ -234,11 +234,6 @@ func (t *token) deactivate() error {
 	return nil
 }
 
-// pinChanger is a library that can change the PIN: those in this process (isolation: none).
-type pinChanger interface {
-	SetPIN(session pkcs11.SessionHandle, from, to string) error
-}
-
 // EncodeSource writes a pin-source as it stands in a URI.
 func EncodeSource(source string) string { return encodeAttribute(source, "query") }
 
@@ -264,11 +259,7 @@ func (t *Tokens) ChangePIN(uri string, pin []byte) error {
 			return nil, fmt.Errorf("%w: token %q takes PINs of %d to %d bytes, this one has %d", ErrPINRefused, token.label, least, most, len(pin))
 		}
 		err = token.administer(u, func(session pkcs11.SessionHandle) error {
-			changer, ok := token.ctx.(pinChanger)
-			if !ok {
-				return errors.New("the module is in a process of its own: change the PIN with isolation: none")
-			}
-			return t.pins.use(u, func(old []byte) error { return changer.SetPIN(session, text(old), text(pin)) })
+			return t.pins.use(u, func(old []byte) error { return token.ctx.SetPIN(session, old, pin) })
 		})
 		if err != nil {
 			return nil, fmt.Errorf("C_SetPIN: %w", err)

@@ -98,7 +98,7 @@ func LogOut(t *Tokens, uri string) error {
 // ChangePIN gives uri's token another PIN, as its owner may at any time.
 func ChangePIN(t *Tokens, uri, from, to string) error {
 	return onToken(t, uri, func(k *token, _ URI, session pkcs11.SessionHandle) error {
-		return k.ctx.(pinChanger).SetPIN(session, from, to)
+		return k.ctx.SetPIN(session, []byte(from), []byte(to))
 	})
 }
 

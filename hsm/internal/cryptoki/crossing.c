@@ -6,7 +6,7 @@
 
 // Places in CK_FUNCTION_LIST (PKCS#11 v2.40 §4.6), counted from C_Initialize.
 enum {
-	INITIALIZE = 0, FINALIZE = 1, GET_INFO = 2, GET_SLOT_LIST = 4, GET_TOKEN_INFO = 6, GET_MECHANISM_LIST = 7, INIT_TOKEN = 9, INIT_PIN = 10,
+	INITIALIZE = 0, FINALIZE = 1, GET_INFO = 2, GET_SLOT_LIST = 4, GET_TOKEN_INFO = 6, GET_MECHANISM_LIST = 7, INIT_TOKEN = 9, INIT_PIN = 10, SET_PIN = 11,
 	OPEN_SESSION = 12, CLOSE_SESSION = 13, GET_SESSION_INFO = 15, LOGIN = 18, LOGOUT = 19, CREATE_OBJECT = 20, COPY_OBJECT = 21, DESTROY_OBJECT = 22,
 	GET_ATTRIBUTE_VALUE = 24, SET_ATTRIBUTE_VALUE = 25, FIND_OBJECTS_INIT = 26, FIND_OBJECTS = 27, FIND_OBJECTS_FINAL = 28, ENCRYPT_INIT = 29,
 	ENCRYPT = 30, DECRYPT_INIT = 33, DECRYPT = 34, SIGN_INIT = 42, SIGN = 43, GENERATE_KEY = 58, GENERATE_KEY_PAIR = 59, WRAP_KEY = 60,
@@ -86,6 +86,10 @@ ck_ulong crossing_init_token(void *functions, ck_ulong slot, void *pin, ck_ulong
 
 ck_ulong crossing_init_pin(void *functions, ck_ulong session, void *pin, ck_ulong pin_length) {
 	return CALL(INIT_PIN, (ck_ulong, void *, ck_ulong), session, pin, pin_length);
+}
+
+ck_ulong crossing_set_pin(void *functions, ck_ulong session, void *from, ck_ulong from_length, void *to, ck_ulong to_length) {
+	return CALL(SET_PIN, (ck_ulong, void *, ck_ulong, void *, ck_ulong), session, from, from_length, to, to_length);
 }
 
 ck_ulong crossing_open_session(void *functions, ck_ulong slot, ck_ulong flags, ck_ulong *session) {

@@ -50,6 +50,7 @@ ck_ulong crossing_get_token_info(void *functions, ck_ulong slot, struct ck_token
 ck_ulong crossing_get_mechanism_list(void *functions, ck_ulong slot, ck_ulong *mechanisms, ck_ulong *count);
 ck_ulong crossing_init_token(void *functions, ck_ulong slot, void *pin, ck_ulong pin_length, void *label);
 ck_ulong crossing_init_pin(void *functions, ck_ulong session, void *pin, ck_ulong pin_length);
+ck_ulong crossing_set_pin(void *functions, ck_ulong session, void *from, ck_ulong from_length, void *to, ck_ulong to_length);
 ck_ulong crossing_open_session(void *functions, ck_ulong slot, ck_ulong flags, ck_ulong *session);
 ck_ulong crossing_close_session(void *functions, ck_ulong session);
 ck_ulong crossing_get_session_info(void *functions, ck_ulong session, struct ck_session_info *info);

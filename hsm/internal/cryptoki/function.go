@@ -36,6 +36,7 @@ const (
 	decryptGCM
 	createObject
 	copyObject
+	setPIN
 	functions // how many
 )
 
@@ -44,7 +45,7 @@ func (f function) String() string {
 		"hello", "dlopen", "C_Initialize", "C_Finalize", "C_GetInfo", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismList", "C_InitToken", "C_InitPIN",
 		"C_Login", "C_Logout", "C_OpenSession", "C_CloseSession", "C_GetSessionInfo", "C_FindObjectsInit", "C_FindObjects", "C_FindObjectsFinal",
 		"C_GetAttributeValue", "C_SetAttributeValue", "C_DestroyObject", "C_GenerateKey", "C_GenerateKeyPair", "C_WrapKey", "C_UnwrapKey",
-		"C_SignInit, C_Sign", "C_EncryptInit, C_Encrypt", "C_DecryptInit, C_Decrypt", "C_CreateObject", "C_CopyObject",
+		"C_SignInit, C_Sign", "C_EncryptInit, C_Encrypt", "C_DecryptInit, C_Decrypt", "C_CreateObject", "C_CopyObject", "C_SetPIN",
 	}
 	if f < hello || f >= functions {
 		return "no function"
@@ -63,7 +64,7 @@ func (f function) limit(quick time.Duration) time.Duration {
 		return 5 * quick // what asks all devices, or writes to their storage
 	case generateKey, wrapKey, unwrapKey:
 		return max(time.Minute, quick)
-	case initPIN, initToken:
+	case initPIN, setPIN, initToken:
 		return max(2*time.Minute, quick) // devices hash the PIN slowly, or erase their storage
 	case generateKeyPair:
 		return max(5*time.Minute, quick) // two primes of 2048 bits, on a smart card
@@ -86,7 +87,7 @@ func (f function) shape() shape {
 		return shape{numbers: 1}
 	case openSession, findObjects, destroyObject:
 		return shape{numbers: 2}
-	case initToken:
+	case initToken, setPIN:
 		return shape{numbers: 1, texts: 2}
 	case initPIN:
 		return shape{numbers: 1, texts: 1}

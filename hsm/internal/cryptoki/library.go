@@ -17,14 +17,17 @@ type Library interface {
 	// Stuck is how many calls have not returned within their limit and are inside still (HungError). While there are any, the library must not be
 	// finalized.
 	Stuck() int
+	// Abort ends every call that is inside, and with them the process of the library, as far as it has one of its own.
+	Abort(reason error)
 	GetInfo() (pkcs11.Info, error)
 	GetSlotList(tokenPresent bool) ([]uint, error)
 	GetTokenInfo(slot uint) (pkcs11.TokenInfo, error)
 	GetMechanismList(slot uint) ([]*pkcs11.Mechanism, error)
 
-	// InitToken, InitPIN and Login hand the library the caller's memory: no copy of a PIN stays behind.
+	// InitToken, InitPIN, SetPIN and Login hand the library the caller's memory: no copy of a PIN stays behind.
 	InitToken(slot uint, pin []byte, label string) error
 	InitPIN(session pkcs11.SessionHandle, pin []byte) error
+	SetPIN(session pkcs11.SessionHandle, from, to []byte) error
 	Login(session pkcs11.SessionHandle, user uint, pin []byte) error
 	Logout(pkcs11.SessionHandle) error
 

@@ -31,6 +31,8 @@ type limited struct {
 // Limit gives the calls of a library in this process their limits: callers are free then, calls are not. quick is how long most calls may take; those that take long by nature get more.
 func Limit(l Library, quick time.Duration) Library { return &limited{library: l, quick: quick} }
 
+func (l *limited) Abort(error) {}
+
 func (l *limited) Stuck() int { return int(l.stuck.Load()) }
 
 // States of a call.
@@ -111,6 +113,14 @@ func (l *limited) InitToken(slot uint, pin []byte, label string) error {
 
 func (l *limited) InitPIN(session pkcs11.SessionHandle, pin []byte) error {
 	return l.withPIN(initPIN, pin, func(pin []byte) error { return l.library.InitPIN(session, pin) })
+}
+
+func (l *limited) SetPIN(session pkcs11.SessionHandle, from, to []byte) error {
+	to = slices.Clone(to) // as in withPIN
+	return l.withPIN(setPIN, from, func(from []byte) error {
+		defer clear(to)
+		return l.library.SetPIN(session, from, to)
+	})
 }
 
 func (l *limited) Login(session pkcs11.SessionHandle, user uint, pin []byte) error {

@@ -99,6 +99,8 @@ func (l *local) Finalize() error { return code(C.crossing_finalize(l.functions))
 
 func (l *local) Stuck() int { return 0 } // whoever calls, waits
 
+func (l *local) Abort(error) {}
+
 // field reads a text that is padded with blanks.
 func field(c []C.char) string {
 	return strings.TrimRight(string(unsafe.Slice((*byte)(unsafe.Pointer(&c[0])), len(c))), " ")
@@ -188,6 +190,12 @@ func (l *local) InitToken(slot uint, pin []byte, label string) error {
 func (l *local) InitPIN(session pkcs11.SessionHandle, pin []byte) error {
 	at, length := memory(pin)
 	return code(C.crossing_init_pin(l.functions, C.ck_ulong(session), at, length))
+}
+
+func (l *local) SetPIN(session pkcs11.SessionHandle, from, to []byte) error {
+	fromAt, fromLength := memory(from)
+	toAt, toLength := memory(to)
+	return code(C.crossing_set_pin(l.functions, C.ck_ulong(session), fromAt, fromLength, toAt, toLength))
 }
 
 func (l *local) Login(session pkcs11.SessionHandle, user uint, pin []byte) error {

@@ -95,6 +95,12 @@ func (p *process) Finalize() error {
 	return err
 }
 
+func (p *process) Abort(reason error) {
+	if c := p.child.Load(); c != nil {
+		c.fail(reason)
+	}
+}
+
 func (p *process) Stuck() int { return 0 } // they end with the process
 
 func (p *process) GetInfo() (pkcs11.Info, error) {
@@ -149,6 +155,10 @@ func (p *process) InitToken(slot uint, pin []byte, label string) error {
 
 func (p *process) InitPIN(session pkcs11.SessionHandle, pin []byte) error {
 	return p.ask(initPIN, numbers(uint(session)).with(pin))
+}
+
+func (p *process) SetPIN(session pkcs11.SessionHandle, from, to []byte) error {
+	return p.ask(setPIN, numbers(uint(session)).with(from, to))
 }
 
 func (p *process) Login(session pkcs11.SessionHandle, user uint, pin []byte) error {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 
 	"github.com/miekg/pkcs11"
@@ -65,7 +64,6 @@ type server struct {
 	open    func(path string) (Library, error)
 	library Library // nil until load
 	to      *sender
-	inside  sync.WaitGroup
 	places  chan struct{}
 }
 
@@ -229,6 +227,8 @@ func callSession(l Library, a *arguments) (*message, error) {
 		return r, err
 	case initPIN:
 		return r, l.InitPIN(a.session(), a.text())
+	case setPIN:
+		return r, l.SetPIN(a.session(), a.text(), a.text())
 	case login:
 		return r, l.Login(a.session(), a.number(), a.text())
 	case logout:
