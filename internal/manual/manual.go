@@ -148,7 +148,7 @@ func (r *reader) add(f *archtest.File) {
 	}
 }
 
-var yamlTag = regexp.MustCompile(`yaml:"([^",]*)(,inline)?"`)
+var yamlTag = regexp.MustCompile(`yaml:"([^",]*)(,inline)?(?:,omitempty)?"`)
 
 // read appends the keys of s to d. optional is the group above that may be left out as a whole, or "".
 func (r *reader) read(d *Document, s scope, prefix, optional string) error {
@@ -278,8 +278,21 @@ func split(text string) (meaning, absent string) {
 }
 
 // WrongDefaults compares the defaults that the reference states for a document with those that the code applies,
-// by path; root is the module's folder. Tests call it. Whatever one side has and the other has not, or has otherwise, is a fault.
+// by path; root is the module's folder. Tests call it. Whatever one side has and the other has not, or has otherwise, is a fault. What is
+// below tokens is package hsm's to apply: WrongTokenDefaults.
 func WrongDefaults(root, document string, applied map[string]any) (faults []string) {
+	return wrongDefaults(root, document, applied, func(path string) bool { return !strings.HasPrefix(path, belowTokens) })
+}
+
+// WrongTokenDefaults is WrongDefaults of the section tokens, which all daemons and the ceremony share.
+func WrongTokenDefaults(root string, applied map[string]any) (faults []string) {
+	return wrongDefaults(root, "ca.yaml", applied, func(path string) bool { return strings.HasPrefix(path, belowTokens) })
+}
+
+// belowTokens begins the paths of daemon.TokenSettings.
+const belowTokens = "tokens."
+
+func wrongDefaults(root, document string, applied map[string]any, judged func(path string) bool) (faults []string) {
 	list, err := Read(root)
 	if err != nil {
 		return []string{err.Error()}
@@ -289,6 +302,9 @@ func WrongDefaults(root, document string, applied map[string]any) (faults []stri
 		return []string{"no document " + document}
 	}
 	for _, k := range list[i].Keys {
+		if !judged(k.Path) {
+			continue
+		}
 		stated, ok := k.Default()
 		value, given := applied[k.Path]
 		switch {

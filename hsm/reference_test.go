@@ -1,0 +1,17 @@
+package hsm
+
+import (
+	"testing"
+
+	"github.com/zegel-tsp/zegel/internal/manual"
+)
+
+// What docs/reference.md says of settings of tokens that a configuration leaves out is what happens.
+func TestReferenceDefaults(t *testing.T) {
+	applied := New(Config{}).config
+	for _, fault := range manual.WrongTokenDefaults("..", map[string]any{
+		"tokens.sessions": applied.Sessions,
+	}) {
+		t.Error(fault)
+	}
+}
