@@ -70,7 +70,7 @@ func (i *Issuer) endGauges() []prometheus.Collector {
 		gauge("certificate_until_seconds", "Unix time at which the CA certificate ends.", func() float64 {
 			return float64(i.config.Certificate.NotAfter.Unix())
 		}),
-		gauge("warnings", "How many warnings /health shows.", func() float64 {
+		gauge("warnings", "How many warnings /health shows of the CA's own end.", func() float64 {
 			if i.endWarning(i.roughly()) == "" {
 				return 0
 			}

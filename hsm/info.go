@@ -13,18 +13,22 @@ import (
 // KeyInfo describes a key and the token that holds it.
 type KeyInfo struct {
 	URI              string `json:"uri"` // as Name: without PIN and module
+	ID               string `json:"id"`  // CKA_ID, in lower-case hex; empty for a soft token's key
 	Algorithm        string `json:"algorithm"`
 	Bits             int    `json:"bits"`
 	PublicKeySHA256  string `json:"public_key_sha256"` // of the SPKI DER, in lower-case hex; empty for a wrapping key
 	Sensitive        bool   `json:"sensitive"`
 	NeverExtractable bool   `json:"never_extractable"`
 	GeneratedOnToken bool   `json:"generated_on_token"` // CKA_LOCAL
+	Origin           string `json:"origin"`             // CKA_KEY_GEN_MECHANISM: how the token made it; empty where it does not say
 	Token            string `json:"token"`
 	Manufacturer     string `json:"manufacturer"`
 	Model            string `json:"model"`
 	SerialNumber     string `json:"serial_number"`
 	Firmware         string `json:"firmware"`
-	Software         bool   `json:"software"` // a softtoken: key
+	Certification    string `json:"certification"`   // of the device, as the configuration has it: standard and reference; empty: none is known
+	CertifiedUntil   string `json:"certified_until"` // its last day, YYYY-MM-DD; empty: none is known
+	Software         bool   `json:"software"`        // a softtoken: key
 }
 
 // Info is the inventory line of the key (EN 319 411-1 GEN-6.5.1-13A). The token is asked for the attributes each time. Of a key group it is
@@ -104,9 +108,7 @@ func (s *tokenSecret) describe(info *KeyInfo) error {
 }
 
 func (t *token) describe(info *KeyInfo, u URI, h *handle) error {
-	facts := t.facts()
-	info.Token, info.Manufacturer, info.Model = facts.Label, facts.Manufacturer, facts.Model
-	info.SerialNumber, info.Firmware = facts.SerialNumber, facts.Firmware
+	info.on(t.facts())
 	return t.administer(u, func(session pkcs11.SessionHandle) error {
 		at, err := h.in(t, session)
 		if err != nil {
@@ -123,8 +125,20 @@ func (t *token) describe(info *KeyInfo, u URI, h *handle) error {
 			}
 			*to = set
 		}
-		return nil
+		id, err := t.attribute(session, at.object, pkcs11.CKA_ID)
+		if err != nil {
+			return err
+		}
+		made, err := t.attribute(session, at.object, pkcs11.CKA_KEY_GEN_MECHANISM)
+		info.ID, info.Origin = hex.EncodeToString(id), origin(made)
+		return err
 	})
+}
+
+// on puts the key on the token that facts describe.
+func (i *KeyInfo) on(facts TokenInfo) {
+	i.Token, i.Manufacturer, i.Model, i.SerialNumber, i.Firmware = facts.Label, facts.Manufacturer, facts.Model, facts.SerialNumber, facts.Firmware
+	i.Certification, i.CertifiedUntil = facts.Certification, facts.CertifiedUntil
 }
 
 // TokenInfo describes a token and what it can do.
@@ -140,7 +154,11 @@ type TokenInfo struct {
 	Algorithms   []KeyAlgorithm `json:"algorithms"` // of the keys it makes and signs with
 	PSS          bool           `json:"pss"`        // RSA keys sign by RSASSA-PSS, too
 	Wrapping     bool           `json:"wrapping"`   // it can hold a wrapping key
+	RNG          bool           `json:"rng"`        // CKF_RNG: it has a random number generator of its own
 	Software     bool           `json:"software"`   // a softtoken:
+
+	Certification  string `json:"certification"`   // of the device, as the configuration has it; empty: none is known
+	CertifiedUntil string `json:"certified_until"` // its last day, YYYY-MM-DD; empty: none is known
 }
 
 // Token describes the token that uri names, whether or not there is an object of that name. It does not log in.
@@ -177,7 +195,9 @@ func (t *token) facts() TokenInfo {
 		Sessions: cap(t.pool.busy),
 		PSS:      t.has(pkcs11.CKM_RSA_PKCS_PSS),
 		Wrapping: t.has(pkcs11.CKM_AES_KEY_GEN) && t.has(pkcs11.CKM_AES_GCM),
+		RNG:      t.info.Flags&pkcs11.CKF_RNG != 0,
 	}
+	certify(t.module.certifications, &info)
 	for _, a := range KeyAlgorithms() {
 		sign := uint(pkcs11.CKM_ECDSA)
 		switch a {

@@ -103,6 +103,7 @@ func (t *Tokens) moduleOf(u URI) (*module, error) {
 	}
 	m.pins = t.pins
 	t.modules[u.ModulePath] = m
+	m.certifications = t.config.Certifications
 	t.keeper.start(t)
 	return m, nil
 }
@@ -207,7 +208,6 @@ func mechanismKinds() []uint {
 type KeyRecord struct {
 	KeyInfo
 	Label           string   `json:"label"`
-	ID              string   `json:"id"`               // CKA_ID, in lower-case hex
 	AlwaysSensitive bool     `json:"always_sensitive"` // it never was anything but sensitive
 	Extractable     bool     `json:"extractable"`      // it can leave the token, wrapped
 	WrapWithTrusted bool     `json:"wrap_with_trusted"`
@@ -345,8 +345,8 @@ func (t *token) records(u URI) ([]KeyRecord, error) {
 // record reads one key's attributes.
 func (t *token) record(session pkcs11.SessionHandle, class uint, o object) (KeyRecord, error) {
 	facts := t.facts()
-	r := KeyRecord{Usages: []string{}, KeyInfo: KeyInfo{
-		Token: facts.Label, Manufacturer: facts.Manufacturer, Model: facts.Model, SerialNumber: facts.SerialNumber, Firmware: facts.Firmware}}
+	r := KeyRecord{Usages: []string{}}
+	r.on(facts)
 	label, err := t.attribute(session, o, pkcs11.CKA_LABEL)
 	if err != nil {
 		return r, err
@@ -360,6 +360,11 @@ func (t *token) record(session pkcs11.SessionHandle, class uint, o object) (KeyR
 		u.Type = "secret-key"
 	}
 	r.Label, r.ID, r.URI = string(label), hex.EncodeToString(id), u.Name()
+	made, err := t.attribute(session, o, pkcs11.CKA_KEY_GEN_MECHANISM)
+	if err != nil {
+		return r, err
+	}
+	r.Origin = origin(made)
 	if err := t.readFlags(session, o, &r); err != nil {
 		return r, err
 	}

@@ -28,6 +28,8 @@ type module struct {
 	mu          sync.Mutex
 	tokens      map[uint]*token // by slot, guarded by mu
 	initialised time.Time       // again, for the last time; guarded by mu
+
+	certifications []Certification // as Settings
 }
 
 // loadModule sets the variables the library reads, loads it and initialises it for use by many threads.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,8 @@ type Settings struct {
 	MaxWaiting int
 	// KeepAlive is after how long an idle session is asked for its state, so that nothing on the way to the token drops it, and a token
 	// that is gone is found, and repaired, before somebody needs it; 0: 1 minute.
-	KeepAlive time.Duration
+	KeepAlive      time.Duration
+	Certifications []Certification // of kinds of devices; the first that fits a token counts
 }
 
 // Config says how the tokens of one process are reached. It is copied.
@@ -54,7 +56,7 @@ type Tokens struct {
 
 // New touches no token yet.
 func New(c Config) *Tokens {
-	c.ModuleEnv = maps.Clone(c.ModuleEnv)
+	c.ModuleEnv, c.Certifications = maps.Clone(c.ModuleEnv), slices.Clone(c.Certifications)
 	if c.Sessions <= 0 {
 		c.Sessions = defaultSessions
 	}

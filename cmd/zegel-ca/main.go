@@ -73,8 +73,12 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err := issuer.CheckStart(); err != nil {
 		return err
 	}
+	aging, err := c.aging(e, tokens)
+	if err != nil {
+		return err
+	}
 	service := service{issuer: issuer, journal: j, clock: clk, guard: guard}
-	service.health = daemon.Together(guard.Health, service.issuing, tokens.Health)
+	service.health = daemon.Together(guard.Health, service.issuing, tokens.Health, aging)
 	servers, err := servers(e, c, service)
 	if err != nil {
 		return err

@@ -29,6 +29,7 @@ type ceremony struct {
 	others   bool      // stage is another ceremony's, which began a moment before
 
 	tokens    *hsm.Tokens
+	devices   []hsm.TokenInfo // that hold the keys, each once
 	keys      serviceKeys
 	generated []string // URIs, without PIN, of the keys that exist now because of this ceremony
 

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,7 @@ import (
 
 	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/hsm/hsmtest"
+	"github.com/zegel-tsp/zegel/internal/clock"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/der"
 	"github.com/zegel-tsp/zegel/internal/desk"
@@ -355,6 +357,7 @@ type (
 		TSA          struct{ URL, Admin, Policy, Chain, Root string }
 		Issuer, Root string
 		CRL          string
+		Tokens       daemon.TokenSettings
 	}
 )
 
@@ -417,7 +420,7 @@ func (r room) judgeConfigs(t *testing.T) {
 	}
 	mine := load[zegelConfig](t, r.path("zegel.yaml"))
 	first := load[zegelConfig](t, r.path("officers/security.yaml"))
-	if *mine != *first || mine.CA.URL != "https://127.0.0.1:8101" || mine.TSA.Admin != "https://127.0.0.1:8301" || mine.CRL != ca.URLs.CRL {
+	if !reflect.DeepEqual(mine, first) || mine.CA.URL != "https://127.0.0.1:8101" || mine.TSA.Admin != "https://127.0.0.1:8301" || mine.CRL != ca.URLs.CRL {
 		t.Errorf("zegel.yaml: %+v", mine)
 	}
 }
@@ -613,7 +616,8 @@ func TestCeremonyOnSoftHSM(t *testing.T) {
 		}
 		moved = strings.ReplaceAll(moved, soft, token.URI(object))
 	}
-	moved = strings.ReplaceAll(moved, "instance: 1", fmt.Sprintf("instance: 1\nmodule_env: {SOFTHSM2_CONF: %q}", token.Config.ModuleEnv["SOFTHSM2_CONF"]))
+	moved = strings.ReplaceAll(moved, "instance: 1", fmt.Sprintf("instance: 1\nmodule_env: {SOFTHSM2_CONF: %q}\n"+
+		"tokens: {certifications: [{manufacturer: SoftHSM project, model: SoftHSM v2, standard: cc, reference: TEST-1}]}", token.Config.ModuleEnv["SOFTHSM2_CONF"]))
 	moved = strings.ReplaceAll(moved, "algorithm: p256", "algorithm: rsa3072")
 	if err := os.WriteFile(r.script, []byte(moved), 0o600); err != nil {
 		t.Fatal(err)
@@ -639,6 +643,89 @@ func TestCeremonyOnSoftHSM(t *testing.T) {
 		if !k.Software && !(k.Sensitive && k.NeverExtractable && k.GeneratedOnToken && k.SerialNumber != "") {
 			t.Errorf("key %s is not on the token as it should be: %+v", k.Key, k.KeyInfo)
 		}
+		if !k.Software && (k.ID == "" || !strings.HasPrefix(k.Origin, "CKM_") || k.Certification != "cc TEST-1") {
+			t.Errorf("key %s: the report lacks id, origin or certification: %+v", k.Key, k.KeyInfo)
+		}
+	}
+	if len(report.Tokens) != 2 || report.Tokens[0].SerialNumber == "" || !report.Tokens[0].RNG || !report.Tokens[1].Software {
+		t.Errorf("the report has the tokens %+v", report.Tokens)
+	}
+	if legacy := strings.Join(report.Warnings, ";"); strings.Count(legacy, "is legacy") != 4 {
+		t.Errorf("the report warns %q", legacy)
+	}
+	for _, name := range []string{"ca.yaml", "zegel.yaml", "officers/security.yaml"} {
+		if text, err := os.ReadFile(r.path(name)); err != nil || !strings.Contains(string(text), "reference: TEST-1") {
+			t.Errorf("%s does not know the certification: %v", name, err)
+		}
+	}
+}
+
+// A qualified provider's keys are made on certified devices only; what will have to be done is said to all, and stands in the report.
+func TestCertifiedDevices(t *testing.T) {
+	token := hsmtest.SoftHSM(t)
+	bare := hsm.New(token.Config)
+	facts, err := bare.Token(token.URI("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bare.Close(); err != nil {
+		t.Fatal(err)
+	}
+	soft := "softtoken:object=x?dir=/keys&pin-source=file:/pin"
+	day := func(years int) string { return time.Now().AddDate(years, 0, 0).UTC().Format(time.DateOnly) }
+	fits := func(ends string) []hsm.Certification {
+		return []hsm.Certification{{Manufacturer: facts.Manufacturer, Model: facts.Model, Standard: hsm.EUCC, Reference: "TEST-1", Ends: ends}}
+	}
+	other := fits("")
+	other[0].Model = "another"
+	for name, c := range map[string]struct {
+		list    []hsm.Certification
+		refused string // under assurance: qualified
+		warning string // in either case
+	}{
+		"for years":        {fits(day(5)), "", ""},
+		"without an end":   {fits(""), "", ""},
+		"soon over":        {fits(day(1)), "", "its certification eucc TEST-1 ends on " + day(1)},
+		"over":             {fits(day(-1)), "its certification eucc TEST-1 ended on " + day(-1), "ended on " + day(-1)},
+		"of another model": {other, "has no certification that the configuration knows", ""},
+		"none":             {nil, "has no certification that the configuration knows", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := token.Config
+			config.Certifications = c.list
+			tokens := hsm.New(config)
+			defer func() {
+				if err := tokens.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			for _, assurance := range []string{daemon.AssuranceTest, daemon.AssuranceQualified} {
+				p := &plan{script: script{Assurance: assurance}, clock: clock.Unverified(time.Second)}
+				for _, uri := range []*string{&p.Keys.Root.URI, &p.Keys.CACheckpoint.URI, &p.Keys.CAWrap.URI, &p.Keys.OCSP.URI, &p.Keys.TSU.URI, &p.Keys.TSAWrap.URI, &p.Keys.TSACheckpoint.URI, &p.Keys.Management.URI} {
+					*uri = soft
+				}
+				p.Keys.Issuing.URI = token.URI("issuing")
+				var said bytes.Buffer
+				ceremony := &ceremony{plan: p, tokens: tokens, progress: &said}
+				err := ceremony.checkCertifications()
+				refused := c.refused
+				if assurance == daemon.AssuranceTest {
+					refused = ""
+				}
+				if (err == nil) != (refused == "") || !strings.Contains(fmt.Sprint(err), refused) && refused != "" {
+					t.Errorf("%s: %v, want %q", assurance, err, refused)
+				}
+				if err != nil {
+					continue
+				}
+				if got := strings.Join(ceremony.warnings, ";"); (got == "") != (c.warning == "") || !strings.Contains(got, c.warning) || !strings.Contains(said.String(), got) {
+					t.Errorf("%s: warnings %q, said %q, want %q", assurance, got, said.String(), c.warning)
+				}
+				if len(ceremony.devices) != 2 || ceremony.devices[1].SerialNumber != facts.SerialNumber {
+					t.Errorf("%s: devices %+v", assurance, ceremony.devices)
+				}
+			}
+		})
 	}
 }
 
@@ -824,7 +911,7 @@ func TestSeparateTokens(t *testing.T) {
 			k.Root.URI, k.Issuing.URI, k.CAWrap.URI, k.OCSP.URI, k.TSU.URI = c.root, c.issuing, c.wrap, c.ocsp, c.tsu
 			k.CACheckpoint.URI, k.TSAWrap.URI, k.TSACheckpoint.URI, k.Management.URI = soft, soft, soft, soft
 			ceremony := &ceremony{plan: p, tokens: tokens}
-			err := ceremony.checkTokens(t.Context())
+			err := ceremony.checkSeparation()
 			if c.want == "" && err != nil || !strings.HasPrefix(fmt.Sprint(err), c.want) && c.want != "" {
 				t.Errorf("the tokens: %v", err)
 			}
@@ -836,7 +923,7 @@ func TestSeparateTokens(t *testing.T) {
 				t.Errorf("the script: %v", err)
 			}
 			p.Assurance = daemon.AssuranceTest
-			if err := ceremony.checkTokens(t.Context()); err != nil {
+			if err := ceremony.checkSeparation(); err != nil {
 				t.Errorf("assurance test: %v", err)
 			}
 		})
@@ -960,7 +1047,8 @@ func TestScriptRefused(t *testing.T) {
 
 func TestQualifiedScript(t *testing.T) {
 	hardware := []string{"assurance: test", "assurance: qualified", "clock: unverified", "clock: system", "softtoken:object=", "pkcs11:token=t;object=", "?dir=", "?x-dir=",
-		"token=t;object=root", "token=r;object=root", "token=t;object=issuing", "token=i;object=issuing", "    roles: [", "    csr: /requests/it.csr\n    roles: ["}
+		"token=t;object=root", "token=r;object=root", "token=t;object=issuing", "token=i;object=issuing", "    roles: [", "    csr: /requests/it.csr\n    roles: [",
+		"instance: 1", "instance: 1\ntokens: {certifications: [{manufacturer: TEST, model: T1, standard: cc, reference: TEST-1, ends: 2029-06-30}]}"}
 	for _, test := range []struct {
 		name, want string
 		edit       []string
@@ -975,6 +1063,10 @@ func TestQualifiedScript(t *testing.T) {
 		{"root on the responder's token", "keys.ocsp.uri: the key is on the token of keys.root", []string{"token=t;object=ocsp", "token=r;object=ocsp"}},
 		{"officer without a request", "officers[3].csr: no request", []string{"    csr: /requests/it.csr\n    roles: [system_auditor]", "    roles: [system_auditor]"}},
 		{"PIN in the script", "keys.ca_checkpoint.uri: a pin-value under", []string{"pin-source=file:", "pin-value=s3cr3t&x-pin="}},
+		{"devices without a certification", "tokens.certifications: none", []string{"tokens: {certifications: [{manufacturer: TEST, model: T1, standard: cc, reference: TEST-1, ends: 2029-06-30}]}", ""}},
+		{"certified by what counts no more", "tokens.certifications[0].standard: FIPS 140-2", []string{"standard: cc", "standard: fips140-2"}},
+		{"certification without an id", "tokens.certifications[0].reference: no value", []string{"reference: TEST-1, ", ""}},
+		{"end that is no day", "tokens.certifications[0].ends: ", []string{"ends: 2029-06-30", "ends: 30-06-2029"}},
 		{"nobody holds it", "officers: none is a security_officer", []string{"roles: [security_officer]", "roles: [system_operator]"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

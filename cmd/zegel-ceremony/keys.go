@@ -86,7 +86,39 @@ func (c *ceremony) checkTokens(context.Context) error {
 	if err := c.checkSchemes(c.tokens.Token); err != nil {
 		return err
 	}
-	return c.checkSeparation()
+	if err := c.checkSeparation(); err != nil {
+		return err
+	}
+	return c.checkCertifications()
+}
+
+// checkCertifications notes the devices for the report, and refuses, for a qualified provider, one whose certification nobody has entered or that
+// has ended. It does not log in.
+func (c *ceremony) checkCertifications() (err error) {
+	var uris []string
+	for _, use := range c.tokenUses() {
+		uris = append(uris, use.uri)
+	}
+	if c.devices, err = c.tokens.Devices(uris...); err != nil {
+		return err
+	}
+	now, required := c.now(), c.Assurance == daemon.AssuranceQualified
+	for _, d := range c.devices {
+		warning := d.CertificationWarning(now, required)
+		if required && !d.Software && !d.CertifiedAt(now) {
+			return daemon.Keyf("tokens.certifications", "%s", warning)
+		}
+		if warning != "" {
+			c.warn(warning)
+		}
+	}
+	return nil
+}
+
+// warn tells those who watch what will have to be done, and puts it into the report.
+func (c *ceremony) warn(warning string) {
+	fmt.Fprintf(c.progress, "%s: warning: %s\n", program, warning)
+	c.warnings = append(c.warnings, warning)
 }
 
 // checkSchemes refuses a token without RSASSA-PSS for a key that is to sign with it. token tells of the token of a key.
@@ -173,6 +205,7 @@ type keyReport struct {
 	Participants []participant     `json:"participants"`
 	Officers     []officerFacts    `json:"officers"`
 	Keys         []inventoryLine   `json:"keys"`
+	Tokens       []hsm.TokenInfo   `json:"tokens"`   // the devices that hold them, and what they say of their settings
 	Warnings     []string          `json:"warnings"` // what will have to be done
 	Journals     map[string]string `json:"journals"` // C2SP verifier keys
 	Evidence     []string          `json:"evidence"`
@@ -208,7 +241,7 @@ func (c *ceremony) writeReport() error {
 			"country": c.Provider.Country, "organization": c.Provider.Organization, "organization_identifier": c.Provider.OrganizationIdentifier,
 			"root": c.Provider.Root, "issuing": c.Provider.Issuing, "ocsp": c.Provider.OCSP, "tsu": c.Provider.TSU,
 		},
-		Participants: append([]participant{}, c.Ceremony.Participants...), Keys: c.keys.inventory,
+		Participants: append([]participant{}, c.Ceremony.Participants...), Keys: c.keys.inventory, Tokens: c.devices,
 		Warnings: append([]string{}, c.warnings...),
 		Journals: map[string]string{"ca": c.caJournal.VerifierKey(), "tsa": c.tsaJournal.VerifierKey()},
 		Evidence: []string{

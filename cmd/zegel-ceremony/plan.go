@@ -255,6 +255,9 @@ func (s *script) validateKeys() error {
 		if err := s.validateTokens(); err != nil {
 			return err
 		}
+		if len(s.Tokens.Certifications) == 0 {
+			return daemon.Keyf("tokens.certifications", "none: enter the certificates of the devices that will hold the keys, as the inventory is to show them (EN 319 411-1 GEN-6.5.1-13A, GEN-6.5.2-02)")
+		}
 	}
 	return s.validateAlgorithms()
 }

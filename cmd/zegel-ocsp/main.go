@@ -70,7 +70,11 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
-	health := daemon.Together(guard.Health, responder.Health, tokens.Health)
+	aging, err := c.aging(e, tokens, f.certificate)
+	if err != nil {
+		return err
+	}
+	health := daemon.Together(guard.Health, responder.Health, tokens.Health, aging)
 	admin := guard.Handler(daemon.StatusHandler(daemon.Status{Env: e, Officers: c.Officers, Health: health}))
 	// Before the first leaf is written: a port in use changes nothing.
 	listeners, err := daemon.Listen(ctx,

@@ -56,7 +56,11 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
-	s := service{authority, j, guard, daemon.Together(guard.Health, authority.Health, tokens.Health)}
+	aging, err := c.aging(e, tokens)
+	if err != nil {
+		return err
+	}
+	s := service{authority, j, guard, daemon.Together(guard.Health, authority.Health, tokens.Health, aging)}
 	servers, err := c.servers(e, s)
 	if err != nil {
 		return err

@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -48,6 +50,14 @@ type config struct {
 	Root string `yaml:"root"`
 	// http:// address of the issuing CA's CRL. Optional.
 	CRL string `yaml:"crl"`
+	// How the token commands use PKCS#11 tokens.
+	Tokens daemon.TokenSettings `yaml:"tokens"`
+}
+
+// hasConfig reports whether --config or $ZEGEL_CONFIG names a configuration, or the default one is there: some commands do without.
+func (t *tool) hasConfig() bool {
+	_, err := os.Stat(defaultConfig)
+	return t.configPath != "" || os.Getenv("ZEGEL_CONFIG") != "" || !errors.Is(err, fs.ErrNotExist)
 }
 
 // loadConfig reads the file named by --config, $ZEGEL_CONFIG or the default, in that order.
@@ -60,6 +70,9 @@ func (t *tool) loadConfig() (*config, error) {
 	var c config
 	if err := strictyaml.Decode(path, text, &c); err != nil {
 		return nil, &inputError{err}
+	}
+	if err := c.Tokens.Validate("tokens"); err != nil {
+		return nil, &inputError{daemon.Locate(path, text, err)}
 	}
 	return &c, nil
 }

@@ -5,8 +5,6 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -108,6 +106,18 @@ func checkTokenURIs(uris []string) ([]hsm.URI, error) {
 	return list, nil
 }
 
+// tokenConfig is how the officer's configuration has tokens used, as far as there is one.
+func (t *tool) tokenConfig() (hsm.Config, error) {
+	if !t.hasConfig() {
+		return hsm.Config{}, nil
+	}
+	c, err := t.loadConfig()
+	if err != nil {
+		return hsm.Config{}, err
+	}
+	return hsm.Config{Settings: hsm.Settings(c.Tokens)}, nil
+}
+
 // withTokens hands what reaches tokens to do, and closes it.
 func withTokens(c hsm.Config, do func(*hsm.Tokens) error) error {
 	tokens := hsm.New(c)
@@ -119,8 +129,12 @@ func (t *tool) tokenList(uris []string) error {
 	if _, err := checkTokenURIs(uris); err != nil {
 		return err
 	}
+	config, err := t.tokenConfig()
+	if err != nil {
+		return err
+	}
 	list := []hsm.TokenState{}
-	err := withTokens(hsm.Config{}, func(tokens *hsm.Tokens) error {
+	err = withTokens(config, func(tokens *hsm.Tokens) error {
 		for _, uri := range uris {
 			states, err := tokens.List(uri)
 			if err != nil {
@@ -136,16 +150,30 @@ func (t *tool) tokenList(uris []string) error {
 	if t.json {
 		return t.printJSON(list)
 	}
-	rows := [][]string{{"SLOT", "TOKEN", "MANUFACTURER", "MODEL", "SERIAL", "FIRMWARE", "PIN", "SESSIONS", "MECHANISMS"}}
+	rows := [][]string{{"SLOT", "TOKEN", "MANUFACTURER", "MODEL", "SERIAL", "FIRMWARE", "PIN", "SESSIONS", "MECHANISMS", "CERTIFICATION"}}
 	for _, s := range list {
 		label := s.Label
 		if !s.Initialised {
 			label = "(not initialised)"
 		}
+		if w := s.CertificationWarning(time.Now(), false); w != "" {
+			t.note("zegel: %s", w)
+		}
 		rows = append(rows, []string{fmt.Sprint(s.Slot), label, s.Manufacturer, s.Model, s.SerialNumber, s.Firmware, string(s.PIN),
-			fmt.Sprint(s.Sessions), mechanismWords(s)})
+			fmt.Sprint(s.Sessions), mechanismWords(s), certificationWords(s.Certification, s.CertifiedUntil)})
 	}
 	return t.table(rows)
+}
+
+// certificationWords tells of a device's certification as the officer's configuration has it.
+func certificationWords(certification, until string) string {
+	switch {
+	case certification == "":
+		return "not known"
+	case until == "":
+		return certification
+	}
+	return certification + " until " + until
 }
 
 // mechanismWords says which of the mechanisms are missing.
@@ -169,8 +197,12 @@ func (t *tool) tokenKeys(uris []string) error {
 	if _, err := checkTokenURIs(uris); err != nil {
 		return err
 	}
+	config, err := t.tokenConfig()
+	if err != nil {
+		return err
+	}
 	list := []hsm.KeyRecord{}
-	err := withTokens(hsm.Config{}, func(tokens *hsm.Tokens) error {
+	err = withTokens(config, func(tokens *hsm.Tokens) error {
 		if err := t.enterPINs(tokens, uris); err != nil {
 			return err
 		}
@@ -189,9 +221,10 @@ func (t *tool) tokenKeys(uris []string) error {
 	if t.json {
 		return t.printJSON(list)
 	}
-	rows := [][]string{{"TOKEN", "KEY", "ID", "ALGORITHM", "PROTECTION", "USES", "SHA-256 OF PUBLIC KEY"}}
+	rows := [][]string{{"TOKEN", "KEY", "ID", "ALGORITHM", "PROTECTION", "USES", "CERTIFICATION", "SHA-256 OF PUBLIC KEY"}}
 	for _, r := range list {
-		rows = append(rows, []string{r.Token, r.Label, r.ID, r.Algorithm, protectionWords(r), strings.Join(r.Usages, ", "), r.PublicKeySHA256})
+		rows = append(rows, []string{r.Token, r.Label, r.ID, r.Algorithm, protectionWords(r), strings.Join(r.Usages, ", "),
+			certificationWords(r.Certification, r.CertifiedUntil), r.PublicKeySHA256})
 	}
 	if err := t.table(rows); err != nil {
 		return err
@@ -329,7 +362,7 @@ func benchWork(tokens *hsm.Tokens, parsed []hsm.URI, uris []string, b tokenBench
 // notOfCA refuses the keys of the CA certificates that the officer's configuration names. Without a configuration there is nothing to hold
 // a key against, and a note says so.
 func (t *tool) notOfCA() (func(crypto.PublicKey) error, error) {
-	if _, err := os.Stat(defaultConfig); t.configPath == "" && os.Getenv("ZEGEL_CONFIG") == "" && errors.Is(err, fs.ErrNotExist) {
+	if !t.hasConfig() {
 		t.note("no configuration tells which keys are a CA's: be sure that the keys you name are not (EN 319 411-1 GEN-6.5.3-03)")
 		return func(crypto.PublicKey) error { return nil }, nil
 	}

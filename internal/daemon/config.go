@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -40,6 +41,27 @@ type TokenSettings struct {
 	// After how long an idle session is asked for its state, so that no firewall drops it and a token that is gone is noticed before somebody needs
 	// it: 1s to 24h. Default 1m.
 	KeepAlive time.Duration `yaml:"keep_alive,omitempty"`
+	// The certifications of the devices that hold keys (EN 319 411-1 GEN-6.5.2-02), which no token tells of itself: in the key inventory, and warned of
+	// before they end. The first that fits a token counts. Under assurance: qualified the ceremony refuses a token without one, and
+	// daemons warn. Optional.
+	Certifications []Certification `yaml:"certifications,omitempty"`
+}
+
+// Certification is hsm.Certification in a configuration: an alias, so that the one converts to the other.
+type Certification = struct {
+	// The manufacturer, as `zegel token list` shows it. Required.
+	Manufacturer string `yaml:"manufacturer"`
+	// The model, as `zegel token list` shows it. Required.
+	Model string `yaml:"model"`
+	// The firmware, as `zegel token list` shows it; without it any. Optional.
+	Firmware string `yaml:"firmware,omitempty"`
+	// cc (ISO/IEC 15408, EAL 4 and more), eucc (the same under CIR (EU) 2024/482) or fips140-3 (level 3, which counts until 2030-12-31; CIR (EU)
+	// 2025/1943, EN 319 411-1 GEN-6.5.2-02). Required.
+	Standard string `yaml:"standard"`
+	// The id of the certificate, as its scheme gives it. Required.
+	Reference string `yaml:"reference"`
+	// Its last day, like 2029-06-30; without it the certificate names none. Optional.
+	Ends string `yaml:"ends,omitempty"`
 }
 
 // Validate judges the settings; key is the name of their section.
@@ -52,6 +74,31 @@ func (s TokenSettings) Validate(key string) error {
 	}
 	if s.KeepAlive != 0 && (s.KeepAlive < time.Second || s.KeepAlive > 24*time.Hour) {
 		return Keyf(key+".keep_alive", "%v: give 1s to 24h, or leave it out for 1m", s.KeepAlive)
+	}
+	for i, c := range s.Certifications {
+		if err := validateCertification(fmt.Sprintf("%s.certifications[%d]", key, i), c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// validateCertification judges one certification; that it has ended is a warning's matter, not the configuration's fault.
+func validateCertification(key string, c Certification) error {
+	if err := FirstMissing(map[string]string{
+		key + ".manufacturer": c.Manufacturer, key + ".model": c.Model, key + ".standard": c.Standard, key + ".reference": c.Reference,
+	}); err != nil {
+		return err
+	}
+	switch c.Standard {
+	case "cc", "eucc", "fips140-3":
+	case "fips140-2":
+		return Keyf(key+".standard", "FIPS 140-2 certifies no device of a qualified provider: CC or EUCC at EAL 4, or FIPS 140-3 level 3 until the end of 2030, do (CIR (EU) 2025/1943, EN 319 411-1 GEN-6.5.2-02)")
+	default:
+		return Keyf(key+".standard", "%q is neither cc, eucc nor fips140-3 (EN 319 411-1 GEN-6.5.2-02)", c.Standard)
+	}
+	if day, err := time.Parse(time.DateOnly, c.Ends); c.Ends != "" && (err != nil || day.Year() < 2000) {
+		return Keyf(key+".ends", "%q is no day: write it like 2029-06-30", c.Ends)
 	}
 	return nil
 }

@@ -53,6 +53,14 @@ func Together(parts ...Health) Health {
 	}
 }
 
+// Warnings is the health of a part that is always ready: what list says will have to be done. It registers a gauge of that name, which counts it.
+func Warnings(r prometheus.Registerer, gauge string, list func(at time.Time) []string) Health {
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: gauge, Help: "How many warnings of /health are about the ends of algorithms and of the certification of devices.",
+	}, func() float64 { return float64(len(list(time.Now()))) }))
+	return func() (map[string]any, error) { return map[string]any{"warnings": list(time.Now())}, nil }
+}
+
 // Status is what StatusHandler needs.
 type Status struct {
 	Env      Env

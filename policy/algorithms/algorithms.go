@@ -163,6 +163,18 @@ func (t Table) Check(k Key, use Use, at time.Time) (warning string, err error) {
 	return "", nil
 }
 
+// Aging says at the time at what will have to be done about a key that is in use: its algorithm will end, or has ended. None: nil.
+func (t Table) Aging(k Key, use Use, at time.Time) []string {
+	warning, err := t.Check(k, use, at)
+	switch {
+	case err != nil:
+		return []string{err.Error()}
+	case warning != "":
+		return []string{warning}
+	}
+	return nil
+}
+
 // Legacy says that k works by what TS 119 312 calls legacy; "" where it does not.
 func (t Table) Legacy(k Key) string {
 	if row, known := t.find(k); known && row.Legacy {

@@ -153,6 +153,9 @@ func TestUntil(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s at %s: %q (%q, %v), want %q", c.key, c.at, got, warning, err, c.want)
 		}
+		if aging := table.Aging(c.key, CA, c.at); (len(aging) == 1 && strings.Contains(aging[0], "2028-12-31")) != (c.want != "") {
+			t.Errorf("%s at %s: aging %q, want %q", c.key, c.at, aging, c.want)
+		}
 	}
 	key, err := rsa.GenerateKey(rand.Reader, 3072)
 	if err != nil {
