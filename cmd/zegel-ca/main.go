@@ -141,9 +141,14 @@ func newIssuer(e daemon.Env, c *config, tokens *hsm.Tokens, i ca.Config) (*ca.Is
 	if i.Certificate, err = daemon.ReadCertificate(c.Issuer.Certificate); err != nil {
 		return nil, err
 	}
-	if i.Key, err = tokens.Key(c.Issuer.Key); err != nil {
+	key, err := tokens.Key(c.Issuer.Key)
+	if err != nil {
 		return nil, err
 	}
+	if err := key.BelongsTo(i.Certificate, c.Issuer.Certificate); err != nil {
+		return nil, fmt.Errorf("issuer.key: %w", err)
+	}
+	i.Key = key
 	i.SignatureScheme = c.Issuer.SignatureScheme
 	i.Instance, i.URLs = byte(c.Instance), c.policyURLs()
 	i.PublishDir, i.CRLFile, i.CRLEvery, i.CRLLife = c.Publish.Dir, c.Publish.CRLFile, c.Publish.Every, c.Publish.Life

@@ -460,8 +460,11 @@ func TestWrongKey(t *testing.T) {
 	c, digest, err := daemon.LoadConfig(r.config("object=issuing?", "object=other?"), (*config).check)
 	r.must(err)
 	e := daemon.Env{Log: slog.New(slog.DiscardHandler), Registry: daemon.NewRegistry("zegel-ca"), Version: "test", ConfigDigest: digest}
-	if err := run(t.Context(), e, c); err == nil || !strings.Contains(err.Error(), "TEST Issuing CA") {
-		t.Errorf("got %v", err)
+	err = run(t.Context(), e, c)
+	for _, part := range []string{"issuer.key: softtoken:object=other is not the key", c.Issuer.Certificate, "TEST Issuing CA", "zegel token keys"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("got %v, want %q", err, part)
+		}
 	}
 }
 

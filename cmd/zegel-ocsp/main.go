@@ -54,6 +54,9 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := key.BelongsTo(f.certificate, c.Responder.Certificate); err != nil {
+		return fmt.Errorf("responder.key: %w", err)
+	}
 	utc, err := clock.Parse(c.Clock, clockLimit)
 	if err != nil {
 		return err

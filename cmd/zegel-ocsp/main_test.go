@@ -486,3 +486,26 @@ func TestRunForked(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A key that is not the certificate's ends the start, and the error names both and the remedy.
+func TestWrongKey(t *testing.T) {
+	r := newRig(t)
+	tokens := hsm.New(hsm.Config{SoftWorkFactor: 10})
+	if _, err := tokens.Generate(strings.Replace(r.keyURI(), "object=ocsp", "object=other", 1), hsm.P256); err != nil {
+		t.Fatal(err)
+	}
+	if err := tokens.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, digest, err := daemon.LoadConfig(r.config("object=ocsp", "object=other"), check)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := daemon.Env{Log: slog.New(slog.DiscardHandler), Registry: daemon.NewRegistry("zegel-ocsp"), Version: "test", ConfigDigest: digest}
+	err = run(t.Context(), e, c)
+	for _, part := range []string{"responder.key: softtoken:object=other is not the key", r.dir + "/ocsp.pem", "TEST OCSP", "zegel token keys"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("got %v, want %q", err, part)
+		}
+	}
+}

@@ -128,6 +128,9 @@ func newAuthority(e daemon.Env, c *config, tokens *hsm.Tokens, a tsa.Config) (*t
 	if err != nil {
 		return nil, err
 	}
+	if err := key.BelongsTo(unit.Certificate, c.Unit.Certificate); err != nil {
+		return nil, fmt.Errorf("unit.key: %w", err)
+	}
 	unit.Key = key
 	ids, err := c.policies()
 	if err != nil {

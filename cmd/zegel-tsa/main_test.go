@@ -466,3 +466,18 @@ func TestCheck(t *testing.T) {
 		})
 	}
 }
+
+// A key that is not the certificate's ends the start, and the error names both and the remedy.
+func TestWrongKey(t *testing.T) {
+	r := newRig(t, true)
+	r.makeUnit(r.key()) // certified anew, for another key
+	c, digest, err := daemon.LoadConfig(r.config(), check)
+	r.must(err)
+	env := daemon.Env{Log: slog.New(slog.DiscardHandler), Registry: daemon.NewRegistry("zegel-tsa"), Daemon: "zegel-tsa", Version: "test", ConfigDigest: digest}
+	err = run(t.Context(), env, c)
+	for _, part := range []string{"unit.key: softtoken:object=tsu is not the key", r.dir + "/tsu.pem", "TEST TSU", "zegel token keys"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("got %v, want %q", err, part)
+		}
+	}
+}
