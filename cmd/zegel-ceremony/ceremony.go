@@ -31,7 +31,8 @@ type ceremony struct {
 	tokens    *hsm.Tokens
 	devices   []hsm.TokenInfo // that hold the keys, each once
 	keys      serviceKeys
-	generated []string // URIs, without PIN, of the keys that exist now because of this ceremony
+	entered   []pinEntry // PINs that people entered
+	generated []string   // URIs, without PIN, of the keys that exist now because of this ceremony
 
 	officers     []desk.Officer // as the configs list them; the certificate comes late
 	holder       journal.Actor  // who the journals say held the ceremony
@@ -57,6 +58,7 @@ func (c *ceremony) steps() []step {
 		{"make the unfinished folder", c.makeStage},
 		{"name the officers", c.nameOfficers},
 		{"look at the tokens", c.checkTokens},
+		{"enter PINs", c.enterPINs},
 		// From here on there are keys on tokens that a second attempt must not meet.
 		{"generate keys", c.generateKeys},
 		// The journals exist and their first entry says what was made by whom: nothing is signed before.

@@ -1048,6 +1048,7 @@ func TestScriptRefused(t *testing.T) {
 func TestQualifiedScript(t *testing.T) {
 	hardware := []string{"assurance: test", "assurance: qualified", "clock: unverified", "clock: system", "softtoken:object=", "pkcs11:token=t;object=", "?dir=", "?x-dir=",
 		"token=t;object=root", "token=r;object=root", "token=t;object=issuing", "token=i;object=issuing", "    roles: [", "    csr: /requests/it.csr\n    roles: [",
+		"  location: TEST", "  dual_control: TEST, two of three operator cards\n  location: TEST",
 		"instance: 1", "instance: 1\ntokens: {certifications: [{manufacturer: TEST, model: T1, standard: cc, reference: TEST-1, ends: 2029-06-30}]}"}
 	for _, test := range []struct {
 		name, want string
@@ -1067,6 +1068,10 @@ func TestQualifiedScript(t *testing.T) {
 		{"certified by what counts no more", "tokens.certifications[0].standard: FIPS 140-2", []string{"standard: cc", "standard: fips140-2"}},
 		{"certification without an id", "tokens.certifications[0].reference: no value", []string{"reference: TEST-1, ", ""}},
 		{"end that is no day", "tokens.certifications[0].ends: ", []string{"ends: 2029-06-30", "ends: 30-06-2029"}},
+		{"one person opens the token", "keys.root.uri: one person could open this token", []string{"  dual_control: TEST, two of three operator cards\n", ""}},
+		{"one share with two", "ceremony.participants[1].share: share 2 is with TEST", []string{"role: security_officer", "role: security_officer\n      share: 2", "role: witness", "role: witness\n      share: 2"}},
+		{"no such share", "ceremony.participants[1].share: 17: ", []string{"role: witness", "role: witness\n      share: 17"}},
+		{"no file of shares", "keys.root.uri: ", []string{"pin-source=file:", "pin-source=shares:"}},
 		{"nobody holds it", "officers: none is a security_officer", []string{"roles: [security_officer]", "roles: [system_operator]"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -205,9 +205,11 @@ type keyReport struct {
 	Participants []participant     `json:"participants"`
 	Officers     []officerFacts    `json:"officers"`
 	Keys         []inventoryLine   `json:"keys"`
-	Tokens       []hsm.TokenInfo   `json:"tokens"`   // the devices that hold them, and what they say of their settings
-	Warnings     []string          `json:"warnings"` // what will have to be done
-	Journals     map[string]string `json:"journals"` // C2SP verifier keys
+	Tokens       []hsm.TokenInfo   `json:"tokens"`       // the devices that hold them, and what they say of their settings
+	DualControl  string            `json:"dual_control"` // what the script says of it
+	PINs         []pinEntry        `json:"pins"`         // those that people entered
+	Warnings     []string          `json:"warnings"`     // what will have to be done
+	Journals     map[string]string `json:"journals"`     // C2SP verifier keys
 	Evidence     []string          `json:"evidence"`
 	Signatures   []string          `json:"signatures"` // who signs this report, on paper or detached
 }
@@ -242,6 +244,7 @@ func (c *ceremony) writeReport() error {
 			"root": c.Provider.Root, "issuing": c.Provider.Issuing, "ocsp": c.Provider.OCSP, "tsu": c.Provider.TSU,
 		},
 		Participants: append([]participant{}, c.Ceremony.Participants...), Keys: c.keys.inventory, Tokens: c.devices,
+		DualControl: c.Ceremony.DualControl, PINs: append([]pinEntry{}, c.entered...),
 		Warnings: append([]string{}, c.warnings...),
 		Journals: map[string]string{"ca": c.caJournal.VerifierKey(), "tsa": c.tsaJournal.VerifierKey()},
 		Evidence: []string{

@@ -80,6 +80,7 @@ func command() *cobra.Command {
 
 func runCommand() *cobra.Command {
 	var check bool
+	var shareFiles []string
 	cmd := &cobra.Command{
 		Use:   "run SCRIPT",
 		Short: "Hold the ceremony that SCRIPT describes",
@@ -108,9 +109,11 @@ Exit status: 0 done, 1 failed, 2 the script is wrong or cannot be read, 3 refuse
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: good\n", args[0])
 				return nil
 			}
+			p.shareFiles = shareFiles
 			return p.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
+	cmd.Flags().StringArrayVar(&shareFiles, "share", nil, "`FILE` of a share of a token's PIN, instead of asking for it; may be given several times")
 	cmd.Flags().BoolVar(&check, "check", false, "only judge and rehearse the script; touches nothing")
 	return cmd
 }

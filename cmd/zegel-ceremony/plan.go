@@ -51,6 +51,8 @@ type plan struct {
 	officerKeys map[string]crypto.PublicKey
 	stage       string   // folder where everything is built: beside output, on the same file system
 	warnings    []string // what will have to be done, though the script is good
+	shareFiles  []string // of --share
+	in          *os.File // where people enter PINs and shares
 }
 
 // makePlan reads and judges the script at path, rehearses every certificate, and looks that nothing is in the way.
@@ -59,7 +61,7 @@ func makePlan(path string) (*plan, error) {
 	if err != nil {
 		return nil, daemon.Usagef("read script: %w", err)
 	}
-	p := &plan{file: filepath.Base(path), digest: sha256.Sum256(text)}
+	p := &plan{file: filepath.Base(path), digest: sha256.Sum256(text), in: os.Stdin}
 	if err := strictyaml.Decode(path, text, &p.script); err != nil {
 		return nil, daemon.Usagef("%w", err)
 	}
@@ -132,7 +134,7 @@ func (p *plan) readRequests() error {
 // validate judges everything that needs neither key nor policy. Every error is a daemon.KeyError.
 func (s *script) validate() error {
 	for _, judge := range []func() error{
-		s.validateFrame, s.validateCeremony, s.validateProvider, s.validateKeys, s.validateValidity, s.validateURLs,
+		s.validateFrame, s.validateCeremony, s.validateProvider, s.validateKeys, s.validatePINs, s.validateValidity, s.validateURLs,
 		s.validateAddresses, s.validateTimes, s.validateTSA, s.validateOfficers,
 	} {
 		if err := judge(); err != nil {

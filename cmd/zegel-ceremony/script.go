@@ -59,6 +59,9 @@ type ceremonyFacts struct {
 	Procedure string `yaml:"procedure"`
 	// Where the ceremony is held (EN 319 411-1 GEN-6.5.1-02). Required under assurance: qualified.
 	Location string `yaml:"location"`
+	// How several people are needed for the keys of the CAs where the PINs of their tokens are not in shares: what the device itself wants, like
+	// two of five operator cards. Required under assurance: qualified for such tokens (EN 319 411-1 GEN-6.5.1-04, GEN-6.5.4-01).
+	DualControl string `yaml:"dual_control"`
 	// The people in the room. Under assurance: qualified a security_officer and an external witness are among them (EN 319
 	// 411-1 GEN-6.5.1-14). Optional.
 	Participants []participant `yaml:"participants"`
@@ -74,6 +77,8 @@ type participant struct {
 	External bool `yaml:"external" json:"external"`
 	// What the person does, and in which phase. Optional.
 	Functions []string `yaml:"functions" json:"functions"`
+	// The number of the shares of PINs that the person keeps, 1 to 16; no two people have one. Optional.
+	Share int `yaml:"share" json:"share,omitempty"`
 	// What the person answers for when it is over. Optional.
 	Afterwards string `yaml:"afterwards" json:"afterwards"`
 }

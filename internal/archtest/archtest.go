@@ -112,7 +112,7 @@ var rooms = map[string][]string{
 	"cmd/zegel-ca":                 {"ca", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/journal", "internal/strictyaml", "internal/activation"},
 	"cmd/zegel-ocsp":               {"ocsp", "hsm", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/journal", "internal/strictyaml", "internal/activation"},
 	"cmd/zegel-tsa":                {"tsa", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/journal", "internal/strictyaml", "internal/activation"},
-	"cmd/zegel-ceremony":           {"ca", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/failpoint", "internal/journal", "internal/strictyaml", "internal/locked", "internal/activation"},
+	"cmd/zegel-ceremony":           {"ca", "hsm", "policy", "policy/algorithms", "internal/clock", "internal/activation", "internal/daemon", "internal/der", "internal/desk", "internal/durable", "internal/failpoint", "internal/journal", "internal/locked", "internal/shares", "internal/strictyaml"},
 	"ca":                           {"policy", "internal/journal", "internal/desk", "internal/clock", "internal/durable", "internal/failpoint", "internal/der"},
 	"ocsp":                         {"internal/journal", "internal/clock", "internal/der"},
 	"tsa":                          {"policy", "internal/journal", "internal/der", "internal/failpoint"},
