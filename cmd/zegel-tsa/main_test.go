@@ -345,7 +345,7 @@ func TestRun(t *testing.T) {
 	}
 
 	// It does not start with a key that is not the certificate's, or none.
-	for _, tt := range []struct{ object, want string }{{"checkpoint", "another key"}, {"nothing", "unit.key"}} {
+	for _, tt := range []struct{ object, want string }{{"checkpoint", "is not the key of the certificate"}, {"nothing", "unit.key"}} {
 		c, _, err := daemon.LoadConfig(r.config(r.uri("tsu"), r.uri(tt.object)), check)
 		r.must(err)
 		env := daemon.Env{Log: slog.New(slog.DiscardHandler), Registry: daemon.NewRegistry("zegel-tsa"), Daemon: "zegel-tsa"}
