@@ -109,7 +109,7 @@ func CheckProtected(t *Tokens, uri string) error {
 		if err != nil {
 			return err
 		}
-		return k.checkProtected(session, o, nil, nil)
+		return k.checkProtected(session, o, expected{})
 	})
 }
 

@@ -64,6 +64,12 @@ var (
 	ErrPINWanted = errors.New("the PIN has not been entered")
 	// ErrPINRefused is wrapped when a token, or the file of a soft token's key, does not open with the PIN given.
 	ErrPINRefused = errors.New("PIN refused")
+	// ErrStillThere is wrapped by Tokens.Destroy when the token still shows objects of the key.
+	ErrStillThere = errors.New("the key is not destroyed")
+	// ErrGone is wrapped by Tokens.Destroy when the key is gone though the token reported its destruction as failed.
+	ErrGone = errors.New("the key is gone all the same")
+	// ErrNotForBackup is wrapped by Tokens.Backup for keys that were not made for it.
+	ErrNotForBackup = errors.New("the key was not made for backup")
 	// ErrWrapped is wrapped by WrappingKey.Unwrap for bytes that this key did not wrap, or that were changed since.
 	ErrWrapped = errors.New("wrapped secret is damaged or belongs to another key")
 )

@@ -102,6 +102,7 @@ func (t *Tokens) moduleOf(u URI) (*module, error) {
 		return nil, err
 	}
 	m.pins = t.pins
+	m.officer = t.config.SecurityOfficer
 	t.modules[u.ModulePath] = m
 	m.certifications = t.config.Certifications
 	t.keeper.start(t)
@@ -207,13 +208,21 @@ func mechanismKinds() []uint {
 // the token. The flags are as the token reports them; a soft token reports none.
 type KeyRecord struct {
 	KeyInfo
-	Label           string   `json:"label"`
-	AlwaysSensitive bool     `json:"always_sensitive"` // it never was anything but sensitive
-	Extractable     bool     `json:"extractable"`      // it can leave the token, wrapped
-	WrapWithTrusted bool     `json:"wrap_with_trusted"`
-	AlwaysLogin     bool     `json:"always_authenticate"` // it wants a login per signature, which this package does not do yet
-	Usages          []string `json:"usages"`              // sign, decrypt, unwrap, derive, encrypt, verify, wrap
-	Fault           string   `json:"fault,omitempty"`     // why the key cannot be used with this package
+	Label           string `json:"label"`
+	AlwaysSensitive bool   `json:"always_sensitive"` // it never was anything but sensitive
+	Extractable     bool   `json:"extractable"`      // it can leave the token, wrapped
+	WrapWithTrusted bool   `json:"wrap_with_trusted"`
+	// ForBackup: sensitive, and extractable only under keys that the token's security officer trusts: Tokens.Backup takes it.
+	ForBackup bool `json:"for_backup"`
+	// Restored: the key was not made on this token (no CKA_LOCAL) and is otherwise as Tokens.Restore leaves it. PKCS#11 does not tell
+	// unwrapped keys from imported ones: one that somebody imported with the same attributes looks the same, and the journal's KeyDuty
+	// is what proves that it was restored.
+	Restored bool `json:"restored"`
+	// Trusted: the token's security officer made or marked it, so that keys for backup are wrapped under it.
+	Trusted     bool     `json:"trusted"`
+	AlwaysLogin bool     `json:"always_authenticate"` // it wants a login per signature, which this package does not do yet
+	Usages      []string `json:"usages"`              // sign, decrypt, unwrap, derive, encrypt, verify, wrap
+	Fault       string   `json:"fault,omitempty"`     // why the key cannot be used with this package
 }
 
 // maxListed bounds the secret halves of one class that Keys lists: what find returns.
@@ -382,6 +391,7 @@ func (t *token) readFlags(session pkcs11.SessionHandle, o object, r *KeyRecord) 
 		{pkcs11.CKA_SENSITIVE, &r.Sensitive}, {pkcs11.CKA_ALWAYS_SENSITIVE, &r.AlwaysSensitive}, {pkcs11.CKA_EXTRACTABLE, &r.Extractable},
 		{pkcs11.CKA_NEVER_EXTRACTABLE, &r.NeverExtractable}, {pkcs11.CKA_LOCAL, &r.GeneratedOnToken},
 		{pkcs11.CKA_WRAP_WITH_TRUSTED, &r.WrapWithTrusted}, {pkcs11.CKA_ALWAYS_AUTHENTICATE, &r.AlwaysLogin},
+		{pkcs11.CKA_TRUSTED, &r.Trusted},
 	} {
 		set, err := t.flag(session, o, a.kind)
 		if err != nil {
@@ -404,7 +414,9 @@ func (t *token) readFlags(session pkcs11.SessionHandle, o object, r *KeyRecord) 
 			r.Usages = append(r.Usages, usage.name)
 		}
 	}
-	if !r.Sensitive || r.Extractable {
+	r.ForBackup = r.Sensitive && r.Extractable && r.WrapWithTrusted
+	r.Restored = r.ForBackup && !r.GeneratedOnToken && !r.AlwaysSensitive
+	if !r.Sensitive || r.Extractable && !r.WrapWithTrusted {
 		r.Fault = "the key can leave its token (EN 319 411-1 GEN-6.5.2-04): make another"
 	}
 	return nil
@@ -441,7 +453,10 @@ func (t *token) readSecret(session pkcs11.SessionHandle, o object, r *KeyRecord)
 	r.Bits = int(8 * octets)
 	r.Algorithm = fmt.Sprintf("CKK 0x%x", number)
 	if number == pkcs11.CKK_AES {
-		r.Algorithm = fmt.Sprintf("aes%d", r.Bits)
+		r.Algorithm = "aes" // of SoftHSM's unwrapped keys nobody knows the length
+		if r.Bits > 0 {
+			r.Algorithm = fmt.Sprintf("aes%d", r.Bits)
+		}
 	} else if r.Fault == "" {
 		r.Fault = "no AES key: this program wraps with AES-256 only"
 	}

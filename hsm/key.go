@@ -223,9 +223,15 @@ func (t *token) checkStays(session pkcs11.SessionHandle, secret object) error {
 	if err != nil {
 		return err
 	}
-	if !sensitive || extractable {
-		return fmt.Errorf("the key can leave token %q: CKA_SENSITIVE is %v and must be true, CKA_EXTRACTABLE is %v and must be false (EN 319 411-1 GEN-6.5.2-04): "+
-			"make another key with this program", t.label, sensitive, extractable)
+	// A key for backup is wrapped only under keys that the token's security officer trusts, which nobody who has the PIN can change: neither
+	// CKA_WRAP_WITH_TRUSTED nor CKA_SENSITIVE can be taken back (PKCS#11 v2.40 §4.9).
+	underTrusted, err := t.flag(session, secret, pkcs11.CKA_WRAP_WITH_TRUSTED)
+	if err != nil {
+		return err
+	}
+	if !sensitive || extractable && !underTrusted {
+		return fmt.Errorf("the key can leave token %q: CKA_SENSITIVE is %v and must be true, CKA_EXTRACTABLE is %v and must be false, unless CKA_WRAP_WITH_TRUSTED, which is %v, "+
+			"is true (EN 319 411-1 GEN-6.5.2-04): make another key with this program", t.label, sensitive, extractable, underTrusted)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type module struct {
 	watch     *watch
 	ctx       cryptoki.Library
 	owned     bool // we initialised it, so we finalize it
+	officer   bool // logins are the security officer's
 	info      pkcs11.Info
 	repairing chan struct{} // has one place, for the call that repairs
 	pins      *pins

@@ -112,7 +112,7 @@ func (t *token) logIn(u URI) error {
 	}
 	if u.hasPIN() && err == nil {
 		err = t.module.pins.use(u, func(pin []byte) error {
-			return t.explainLogin(u, t.ctx.Login(session, pkcs11.CKU_USER, pin))
+			return t.explainLogin(u, t.ctx.Login(session, t.module.user(), pin))
 		})
 	}
 	if err != nil {
@@ -129,7 +129,7 @@ func (t *token) mayTry() error {
 	if err != nil {
 		return fmt.Errorf("C_GetTokenInfo: %w", err)
 	}
-	return checkTries(info.Flags)
+	return checkTries(t.module.pinFlags(info.Flags))
 }
 
 // checkTries refuses to spend the last try that a token allows: should the PIN be wrong, the keys would be out of reach
@@ -156,6 +156,7 @@ func (t *token) explainLogin(u URI, err error) error {
 	case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE:
 		remedy = "correct the PIN, then zegel token activate; until then it is not tried again, because tokens lock after a few wrong PINs"
 		if info, err := t.ctx.GetTokenInfo(t.slot); err == nil {
+			info.Flags = t.module.pinFlags(info.Flags)
 			switch {
 			case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
 				remedy = "the token is locked now: its security officer must unlock it"

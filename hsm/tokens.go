@@ -39,6 +39,9 @@ type Config struct {
 	Log            *slog.Logger // gets what an officer has to know; nil: nobody does
 	// Registerer gets the metrics of tokens and key groups (docs/tokens.md, Watching). Optional. Two Tokens cannot share one.
 	Registerer prometheus.Registerer
+	// SecurityOfficer has every login be that of the token's security officer (CKU_SO) by the URI's PIN source. They see public objects only,
+	// sign with nothing, and make the keys that backups are wrapped under. One process is either the officer or the user.
+	SecurityOfficer bool
 }
 
 // Tokens are the PKCS#11 tokens and soft tokens a process uses. Safe for concurrent use.
@@ -116,7 +119,22 @@ func (t *Tokens) Generate(uri string, algorithm KeyAlgorithm) (*Key, error) {
 		if err != nil {
 			return nil, err
 		}
-		return token.generate(t, u, algorithm)
+		return token.generate(t, u, order{algorithm, neverExtractable})
+	})
+}
+
+// GenerateForBackup is Generate for a key that Backup can take: extractable, but only under a key that the token's security officer
+// trusts (CKA_WRAP_WITH_TRUSTED). It then is never "never extractable". A soft token's keys are files, which need no such thing.
+func (t *Tokens) GenerateForBackup(uri string, algorithm KeyAlgorithm) (*Key, error) {
+	return open(t, "generate key for backup", uri, func(u URI) (*Key, error) {
+		if _, err := ParseKeyAlgorithm(string(algorithm)); err != nil {
+			return nil, err
+		}
+		token, err := t.hardware(u)
+		if err != nil {
+			return nil, err
+		}
+		return token.generate(t, u, order{algorithm, forBackup})
 	})
 }
 
@@ -150,8 +168,9 @@ func (t *Tokens) GenerateWrappingKey(uri string) (*WrappingKey, error) {
 	})
 }
 
-// Destroy removes the one key pair, or the one wrapping key, that uri names, for ever. It refuses where Key and WrappingKey would.
-// Keys opened before stop working.
+// Destroy removes the one key pair, or the one secret key, that uri names, for ever; with type=public a public key that is there alone.
+// It returns nil once the token shows no object of that name any more. ErrStillThere: objects are left; ErrGone: they are gone though the
+// token reported a failure; else nothing was destroyed, or nobody knows. Keys opened before stop working.
 func (t *Tokens) Destroy(uri string) error {
 	_, err := open(t, "destroy key", uri, func(u URI) (*struct{}, error) {
 		if u.Software {

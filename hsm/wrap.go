@@ -10,7 +10,6 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"github.com/zegel-tsp/zegel/hsm/internal/cryptoki"
-	"github.com/zegel-tsp/zegel/internal/failpoint"
 )
 
 // A wrapped secret is 1 byte version, 12 bytes IV, the ciphertext, 16 bytes tag: AES-256-GCM (SP 800-38D) with the version as
@@ -217,9 +216,7 @@ func (t *token) generateWrappingKey(owner *Tokens, u URI) (*WrappingKey, error) 
 			pkcs11.NewAttribute(pkcs11.CKA_WRAP, false),
 			pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false),
 			pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false))
-		key, err := failpoint.Value(failpoint.GenerateSecretKey, func() (object, error) {
-			return t.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, template)
-		})
+		key, err := t.generateSecret(session, template)
 		if err != nil {
 			return t.madeAnyway(session, id, fmt.Errorf("make AES key on token %q: C_GenerateKey: %w", t.label, err))
 		}
@@ -243,8 +240,8 @@ func (t *token) checkSecretKey(session pkcs11.SessionHandle, u URI, made object)
 	if found != made {
 		return fmt.Errorf("token %q shows another key under the new one's name", t.label)
 	}
-	return t.checkProtected(session, made, []uint{pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT},
-		[]uint{pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP, pkcs11.CKA_SIGN, pkcs11.CKA_DERIVE})
+	return t.checkProtected(session, made, expected{neverExtractable, []uint{pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT},
+		[]uint{pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP, pkcs11.CKA_SIGN, pkcs11.CKA_DERIVE}})
 }
 
 func (s *tokenSecret) seal(iv, plaintext, additional []byte) (usedIV, ciphertext []byte, err error) {

@@ -12,7 +12,7 @@ import (
 // durableCalls make something durable, by the last two parts of their names: where one is called, a test must be able to die.
 var durableCalls = map[string]bool{
 	"durable.WriteFile": true, "durable.CreateFile": true, "durable.Rename": true, // internal/durable's own steps are inside
-	"j.update": true, "ctx.GenerateKeyPair": true, "ctx.GenerateKey": true,
+	"j.update": true, "ctx.GenerateKeyPair": true, "ctx.GenerateKey": true, "ctx.UnwrapKey": true, "ctx.CreateObject": true, "ctx.CopyObject": true, "ctx.DestroyObject": true,
 }
 
 // pointless are files whose durable writes are no steps of a service, as the package comment of failpoint has it. The keys that

@@ -23,7 +23,7 @@
 //   - OCSP responses: their signature leaves no trace, and the replica that they are read from is written by the step replicate only.
 //   - the management CA's signatures: they are nowhere but in the files whose writing is a step.
 //   - what only the demo writes: one that did not come up is started again from nothing.
-//   - the destruction of keys and the initialisation of tokens: no command of an operator's does either yet.
+//   - the initialisation of tokens: no command of an operator's does it yet.
 //   - a loss of power. A process that is killed leaves to the kernel what it wrote; that every step ends in an fsync is shown by the
 //     modes that let it fail, not by dying.
 package failpoint
@@ -60,6 +60,11 @@ const (
 	WriteKeyFile
 	GenerateKeyPair
 	GenerateSecretKey
+	UnwrapKey
+	CreatePublicKey
+	CopyKey
+	DestroyObject
+	WriteDutyFile
 	MakeCeremonyFolder
 	WriteCeremonyFile
 	WriteCeremonyFailure
@@ -98,6 +103,11 @@ var table = [steps]struct{ name, what string }{
 	WriteKeyFile:               {"write key file", "a soft token stores a new key"},
 	GenerateKeyPair:            {"generate key pair", "a PKCS#11 token makes a key pair"},
 	GenerateSecretKey:          {"generate secret key", "a PKCS#11 token makes a wrapping key"},
+	UnwrapKey:                  {"unwrap key", "a PKCS#11 token makes a key of what was wrapped, first on trial"},
+	CreatePublicKey:            {"create public key", "a PKCS#11 token stores the public key of a restored key, or of a transport key"},
+	CopyKey:                    {"copy key", "a PKCS#11 token stores the wrapping key that it was sent"},
+	DestroyObject:              {"destroy object", "a PKCS#11 token destroys one object of a key"},
+	WriteDutyFile:              {"write duty file", "zegel token writes a backup, a public key or a record"},
 	MakeCeremonyFolder:         {"make ceremony folder", "the ceremony makes OUTPUT.unfinished"},
 	WriteCeremonyFile:          {"write ceremony file", "the ceremony writes a certificate, key, CRL, configuration or report"},
 	WriteCeremonyFailure:       {"write FAILED.txt", "a ceremony that stops says what it leaves"},
