@@ -17,27 +17,27 @@ import (
 	"github.com/zegel-tsp/zegel/hsm/hsmtest"
 )
 
-// twoTokens are a token with a backup key and a second one that has received it.
-type twoTokens struct {
+// backupTokens are a token with a backup key and a second one that has received it.
+type backupTokens struct {
 	*hsmtest.Token
 	soPIN string
 }
 
 const secondToken = "second"
 
-func (k *twoTokens) second(object string) string {
+func (k *backupTokens) second(object string) string {
 	other := *k.Token
 	other.Label = secondToken
 	return other.URI(object)
 }
 
 // officer is uri with the PIN of the token's security officer.
-func (k *twoTokens) officer(uri string) string {
+func (k *backupTokens) officer(uri string) string {
 	return strings.Replace(uri, "file:"+k.PIN, "file:"+k.soPIN, 1)
 }
 
 // as runs do with tokens of its own, as the security officer or as the user.
-func (k *twoTokens) as(t *testing.T, officer bool, do func(*hsm.Tokens)) {
+func (k *backupTokens) as(t *testing.T, officer bool, do func(*hsm.Tokens)) {
 	t.Helper()
 	config := k.Config
 	config.SecurityOfficer = officer
@@ -50,10 +50,10 @@ func (k *twoTokens) as(t *testing.T, officer bool, do func(*hsm.Tokens)) {
 	do(tokens)
 }
 
-// newTwoTokens carries a backup key from one token to another.
-func newTwoTokens(t *testing.T) *twoTokens {
+// newBackupTokens carries a backup key from one token to another.
+func newBackupTokens(t *testing.T) *backupTokens {
 	t.Helper()
-	k := &twoTokens{Token: hsmtest.SoftHSM(t)}
+	k := &backupTokens{Token: hsmtest.SoftHSM(t)}
 	k.soPIN = filepath.Join(filepath.Dir(k.PIN), "so-pin")
 	if err := os.WriteFile(k.soPIN, []byte("12345678"), 0o600); err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func throughFile(t *testing.T, b *hsm.Backup) *hsm.Backup {
 
 // A key pair of every algorithm is backed up on one token, restored into a second, and signs there for the same public key.
 func TestBackup(t *testing.T) {
-	k := newTwoTokens(t)
+	k := newBackupTokens(t)
 	k.as(t, false, func(user *hsm.Tokens) {
 		for _, algorithm := range hsm.KeyAlgorithms() {
 			name := "ca-" + string(algorithm)
@@ -159,7 +159,7 @@ func TestBackup(t *testing.T) {
 
 // Whatever was changed in a backup: nothing is left on the token.
 func TestRestoreTampered(t *testing.T) {
-	k := newTwoTokens(t)
+	k := newBackupTokens(t)
 	k.as(t, false, func(user *hsm.Tokens) {
 		var backups []*hsm.Backup
 		for _, name := range []string{"ca", "other"} {
@@ -203,7 +203,7 @@ func TestRestoreTampered(t *testing.T) {
 
 // Who decides under what a key leaves is the token's security officer, and the token keeps to it by itself.
 func TestWrapUntrusted(t *testing.T) {
-	k := newTwoTokens(t)
+	k := newBackupTokens(t)
 	k.as(t, true, func(officer *hsm.Tokens) {
 		if _, err := officer.GenerateForBackup(k.officer(k.URI("x")), hsm.P256); err == nil {
 			t.Error("a security officer made a private key")
@@ -271,7 +271,7 @@ func TestWrapUntrusted(t *testing.T) {
 
 // What is the security officer's to do is not done by another, and the other way round.
 func TestOfficerOnly(t *testing.T) {
-	k := newTwoTokens(t)
+	k := newBackupTokens(t)
 	k.as(t, false, func(user *hsm.Tokens) {
 		if _, err := user.GenerateBackupKey(k.URI("x")); err == nil || !strings.Contains(err.Error(), "security officer") {
 			t.Error(err)
@@ -304,7 +304,7 @@ func TestOfficerOnly(t *testing.T) {
 
 // A key is destroyed, and looked up again; a public key alone can be, too.
 func TestDestroyed(t *testing.T) {
-	k := newTwoTokens(t)
+	k := newBackupTokens(t)
 	k.as(t, false, func(user *hsm.Tokens) {
 		key := generate(t, user, k.URI("ca"), hsm.P256)
 		sign(t, key)

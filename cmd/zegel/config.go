@@ -3,9 +3,7 @@ package main
 import (
 	"cmp"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -52,12 +50,6 @@ type config struct {
 	CRL string `yaml:"crl"`
 	// How the token commands use PKCS#11 tokens.
 	Tokens daemon.TokenSettings `yaml:"tokens"`
-}
-
-// hasConfig reports whether --config or $ZEGEL_CONFIG names a configuration, or the default one is there: some commands do without.
-func (t *tool) hasConfig() bool {
-	_, err := os.Stat(defaultConfig)
-	return t.configPath != "" || os.Getenv("ZEGEL_CONFIG") != "" || !errors.Is(err, fs.ErrNotExist)
 }
 
 // loadConfig reads the file named by --config, $ZEGEL_CONFIG or the default, in that order.

@@ -210,7 +210,7 @@ func crashTools(t *testing.T, base *crashProvider, met *points) bool {
 			crashTimestamp(t, base.copy(t), mode, when, met)
 		})
 	})
-	return len(ran.met) == want
+	return crashDuties(t, met) && len(ran.met) == want
 }
 
 // tool runs zegel until it dies or fails.

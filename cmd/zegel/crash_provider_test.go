@@ -290,6 +290,9 @@ func runProcess(t *testing.T, logs, orders, binary string, args ...string) *cras
 	d.cmd = exec.Command(filepath.Join(binaries, binary), args...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(os.Environ(), "ZEGEL_FAILPOINT="+orders, "ZEGEL_FAILPOINT_REACHED="+d.reached)
+	if conf := filepath.Join(filepath.Dir(logs), "softhsm2.conf"); exists(t, conf) { // tokens of the test's own
+		d.cmd.Env = append(d.cmd.Env, "SOFTHSM2_CONF="+conf)
+	}
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

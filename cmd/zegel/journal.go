@@ -133,7 +133,7 @@ func (t *tool) printReport(r desk.Report) error {
 		}
 		fmt.Fprintf(t.out, "%s: %d entries, %d of them signed, %d certificates, root %s\n", verdict, r.Entries, r.SignedEntries, r.Certificates, r.Root)
 		if r.OpenKeyDuties > 0 {
-			fmt.Fprintf(t.out, "%d intended destructions of keys have no recorded outcome: look whether the keys are gone\n", r.OpenKeyDuties)
+			fmt.Fprintf(t.out, "%d intended destructions of keys have no recorded outcome: look whether the keys are gone, and close them with zegel token record\n", r.OpenKeyDuties)
 		}
 		if r.SealedBodies > 0 {
 			fmt.Fprintf(t.out, "%d sealed bodies were not opened: only the running daemon has the key\n", r.SealedBodies)

@@ -202,6 +202,8 @@ func TestJSONPage(t *testing.T) {
 		"zegel crl": desk.CRLReply{}, "zegel journal verify": desk.Report{}, "zegel timestamp": stamped{}, "zegel verify": verified{},
 		"zegel profile list": profileFacts{}, "zegel profile show": profileFacts{}, "zegel demo": demoFacts{}, "zegel check": checked{},
 		"zegel token list": hsm.TokenState{}, "zegel token keys": hsm.KeyRecord{}, "zegel token bench": hsm.BenchResult{},
+		"zegel token generate": dutyReply{}, "zegel token destroy": dutyReply{}, "zegel token backup": dutyReply{}, "zegel token restore": dutyReply{},
+		"zegel token trust": dutyReply{}, "zegel token record": dutyReply{},
 	}
 	documented := make(map[string][]string)
 	for path, body := range sections(t) {

@@ -17,11 +17,12 @@ import (
 
 func (t *tool) tokenCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "token", Short: "What a token is, which keys it holds, and how fast they sign", Args: cobra.NoArgs,
+		Use: "token", Short: "What a token is, which keys it holds, how fast they sign, and what is done to them", Args: cobra.NoArgs,
 		Example: "  zegel token list --module /usr/lib/softhsm/libsofthsm2.so\n  zegel token bench",
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(t.tokenListCommand(), t.tokenKeysCommand(), t.tokenBenchCommand(),
+	c.AddCommand(t.tokenListCommand(), t.tokenKeysCommand(), t.tokenGenerateCommand(), t.tokenDestroyCommand(), t.tokenBackupCommand(),
+		t.tokenRestoreCommand(), t.tokenTrustCommand(), t.tokenRecordCommand(), t.tokenBenchCommand(),
 		t.tokenSplitCommand(), t.tokenActivateCommand(), t.tokenDeactivateCommand())
 	return c
 }
@@ -108,7 +109,7 @@ func checkTokenURIs(uris []string) ([]hsm.URI, error) {
 
 // tokenConfig is how the officer's configuration has tokens used, as far as there is one.
 func (t *tool) tokenConfig() (hsm.Config, error) {
-	if !t.hasConfig() {
+	if !t.configured() {
 		return hsm.Config{}, nil
 	}
 	c, err := t.loadConfig()
@@ -250,8 +251,8 @@ func protectionWords(r hsm.KeyRecord) string {
 	}
 	return strings.Join([]string{
 		choose(r.Sensitive, choose(r.AlwaysSensitive, "always sensitive", "sensitive"), "NOT SENSITIVE"),
-		choose(r.Extractable, "EXTRACTABLE", choose(r.NeverExtractable, "never extractable", "not extractable")),
-		choose(r.GeneratedOnToken, "generated on token", "not generated on token"),
+		choose(r.ForBackup, "for backup", choose(r.Extractable, "EXTRACTABLE", choose(r.NeverExtractable, "never extractable", "not extractable"))),
+		choose(r.GeneratedOnToken, "generated on token", choose(r.Restored, "restored", "not generated on token")) + choose(r.Trusted, ", trusted", ""),
 	}, ", ")
 }
 
@@ -362,7 +363,7 @@ func benchWork(tokens *hsm.Tokens, parsed []hsm.URI, uris []string, b tokenBench
 // notOfCA refuses the keys of the CA certificates that the officer's configuration names. Without a configuration there is nothing to hold
 // a key against, and a note says so.
 func (t *tool) notOfCA() (func(crypto.PublicKey) error, error) {
-	if !t.hasConfig() {
+	if !t.configured() {
 		t.note("no configuration tells which keys are a CA's: be sure that the keys you name are not (EN 319 411-1 GEN-6.5.3-03)")
 		return func(crypto.PublicKey) error { return nil }, nil
 	}
@@ -370,28 +371,13 @@ func (t *tool) notOfCA() (func(crypto.PublicKey) error, error) {
 	if err != nil {
 		return nil, err
 	}
-	type owned struct {
-		public  interface{ Equal(crypto.PublicKey) bool }
-		subject string
-	}
-	var cas []owned
-	for _, path := range []string{c.Root, c.Issuer, c.TSA.Root, c.TSA.Chain} {
-		if path == "" {
-			continue
-		}
-		list, err := readCertificates(path)
-		if err != nil {
-			return nil, err
-		}
-		for _, cert := range list {
-			if public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && cert.IsCA {
-				cas = append(cas, owned{public, cert.Subject.String()})
-			}
-		}
+	cas, err := c.caKeys()
+	if err != nil {
+		return nil, err
 	}
 	return func(public crypto.PublicKey) error {
 		for _, ca := range cas {
-			if ca.public.Equal(public) {
+			if key, ok := ca.public.(interface{ Equal(crypto.PublicKey) bool }); ok && key.Equal(public) {
 				return policy.Violations{{Clause: "EN 319 411-1 GEN-6.5.3-03", Detail: fmt.Sprintf("the key is that of the CA %s, which signs certificates and "+
 					"revocation status only: measure a throw-away key on its token, by a URI without object", ca.subject)}}
 			}
