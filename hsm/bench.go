@@ -180,7 +180,7 @@ func (t *token) throwAway(owner *Tokens, u URI, algorithm KeyAlgorithm) (key *Ke
 		gone := func(pkcs11.SessionHandle) (object, error) {
 			return 0, fmt.Errorf("a throw-away key is gone with its session: %w", ErrNotFound)
 		}
-		key = &Key{name: u.Name(), public: half, private: &tokenKey{t, u, t.newHandle(made.private, gone), half}, gate: &owner.gate}
+		key = &Key{name: u.Name(), public: half, private: &tokenKey{token: t, uri: u, private: t.newHandle(made.private, gone), public: half}, gate: &owner.gate}
 		return nil
 	})
 	return key, made, err
@@ -329,7 +329,7 @@ func (b *bench) rawWork(more func() bool) error {
 	defer b.key.gate.leave()
 	_, err = k.token.try(k.uri, k.private, func(session pkcs11.SessionHandle, private object) error {
 		for more() {
-			if _, err := k.token.ctx.SignOnce(session, mechanism, private, message, nil); err != nil {
+			if _, err := k.signOnce(session, private, mechanism, message); err != nil {
 				return err
 			}
 		}

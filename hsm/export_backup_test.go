@@ -107,3 +107,32 @@ func NewTestBackup(public crypto.PublicKey) *Backup {
 	name, _ := algorithmOf(public)
 	return &Backup{Version: 1, Kind: KeyPairBackup, Mechanism: namePAD, Wrapped: []byte{1, 2}, Label: "ca", ID: "0102", Algorithm: KeyAlgorithm(name), PublicKey: spki}
 }
+
+// GenerateAlwaysAuthenticate makes a pair that wants the PIN for each signature.
+func GenerateAlwaysAuthenticate(t *Tokens, uri string, algorithm KeyAlgorithm) error {
+	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
+		mechanism, specific, err := k.keyPairMechanism(algorithm)
+		if err != nil {
+			return err
+		}
+		public, private := pairTemplates(u.Object, []byte(u.Object))
+		_, _, err = k.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{mechanism}, append(public, specific...),
+			append(private, pkcs11.NewAttribute(pkcs11.CKA_ALWAYS_AUTHENTICATE, true)))
+		return err
+	})
+}
+
+// SignWithoutPIN signs without a context login.
+func SignWithoutPIN(t *Tokens, uri string) error {
+	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
+		p, err := k.findPair(session, u)
+		if err != nil {
+			return err
+		}
+		public, err := k.publicKey(session, p.public)
+		if err != nil {
+			return err
+		}
+		return k.tryToSign(session, p.private, public)
+	})
+}

@@ -220,7 +220,7 @@ type KeyRecord struct {
 	Restored bool `json:"restored"`
 	// Trusted: the token's security officer made or marked it, so that keys for backup are wrapped under it.
 	Trusted     bool     `json:"trusted"`
-	AlwaysLogin bool     `json:"always_authenticate"` // it wants a login per signature, which this package does not do yet
+	AlwaysLogin bool     `json:"always_authenticate"` // it wants the PIN for each signature, which Key gives it
 	Usages      []string `json:"usages"`              // sign, decrypt, unwrap, derive, encrypt, verify, wrap
 	Fault       string   `json:"fault,omitempty"`     // why the key cannot be used with this package
 }

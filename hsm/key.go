@@ -149,6 +149,7 @@ type tokenKey struct {
 	uri     URI
 	private *handle
 	public  crypto.PublicKey
+	context *contextLogin // nil: a key of this package's own, which wants none
 }
 
 // key opens the pair that u names and refuses one whose private key could leave the token.
@@ -162,15 +163,23 @@ func (t *token) key(owner *Tokens, u URI) (*Key, error) {
 		if err := t.checkSigns(public); err != nil {
 			return err
 		}
+		half := &tokenKey{token: t, uri: u, public: public, context: new(contextLogin)}
 		again := func(session pkcs11.SessionHandle) (object, error) {
 			private, now, err := t.openPair(session, u)
 			if err == nil && !public.Equal(now) {
 				err = ErrLost
 			}
+			if err == nil {
+				err = half.context.read(t, session, private)
+			}
 			return private, err
 		}
 		t.reachable(u)
-		k = &Key{name: u.Name(), public: public, private: &tokenKey{t, u, t.newHandle(private, again), public}, gate: &owner.gate}
+		if err := half.context.read(t, session, private); err != nil {
+			return err
+		}
+		half.private = t.newHandle(private, again)
+		k = &Key{name: u.Name(), public: public, private: half, gate: &owner.gate}
 		return nil
 	})
 	return k, err
@@ -247,7 +256,7 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 	}
 	var signature []byte
 	err = k.token.run(k.uri, k.private, func(session pkcs11.SessionHandle, private object) (err error) {
-		signature, err = k.token.ctx.SignOnce(session, mechanism, private, message, nil)
+		signature, err = k.signOnce(session, private, mechanism, message)
 		if err != nil && s.trouble != nil {
 			s.trouble(err)
 		}

@@ -32,6 +32,7 @@ type token struct {
 	kept       atomic.Int64 // unix time in ns when it last was
 	toldOut    atomic.Bool  // the log says that it is out of service
 	refused    atomic.Pointer[refusal]
+	contextual sync.Mutex    // held for a signature that wants the PIN: see tokenKey.signOnce
 	epoch      atomic.Uint64 // changes while the pool's traffic is held; handles are good in one epoch
 
 	// admin guards what follows. Look-ups, attributes and key generation run under it, one at a time, on a read-write session
