@@ -61,7 +61,7 @@ func (t *tool) tokenTrust(ctx context.Context, uri string, f trustFlags) error {
 		return badInput("trust transport key: --confirm is not the SHA-256 of %s, which is %s: ask at the other token which of the two is its key's", f.public, digest)
 	}
 	return t.withRecorder(ctx, f.record, func(r *recorder) error {
-		err := withTokens(hsm.Config{SecurityOfficer: true}, func(tokens *hsm.Tokens) error { return tokens.ImportTransportKey(uri, public) })
+		err := t.withOpened(hsm.Config{SecurityOfficer: true}, []string{uri}, func(tokens *hsm.Tokens) error { return tokens.ImportTransportKey(uri, public) })
 		if err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func (t *tool) tokenBackup(ctx context.Context, uri string, f backupFlags) error
 	return t.withRecorder(ctx, f.record, func(r *recorder) error {
 		var b *hsm.Backup
 		var key hsm.KeyRecord
-		err := withTokens(hsm.Config{}, func(tokens *hsm.Tokens) (err error) {
+		err := t.withOpened(hsm.Config{}, []string{uri, f.under}, func(tokens *hsm.Tokens) (err error) {
 			if b, err = tokens.Backup(uri, f.under); err != nil {
 				return err
 			}
@@ -181,7 +181,7 @@ func (t *tool) tokenRestore(ctx context.Context, path string, f restoreFlags) er
 	digest := sha256.Sum256(text)
 	return t.withRecorder(ctx, f.record, func(r *recorder) error {
 		var key hsm.KeyRecord
-		err := withTokens(hsm.Config{}, func(tokens *hsm.Tokens) (err error) {
+		err := t.withOpened(hsm.Config{}, []string{f.to, f.under}, func(tokens *hsm.Tokens) (err error) {
 			key, err = tokens.Restore(b, f.to, f.under)
 			return err
 		})

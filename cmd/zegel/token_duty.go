@@ -90,7 +90,7 @@ func (t *tool) tokenGenerate(ctx context.Context, uri string, f generateFlags) e
 		return err
 	}
 	return t.withRecorder(ctx, f.record, func(r *recorder) error {
-		key, public, err := f.make(uri)
+		key, public, err := t.makeKey(uri, f)
 		if err != nil {
 			return err
 		}
@@ -105,9 +105,9 @@ func (t *tool) tokenGenerate(ctx context.Context, uri string, f generateFlags) e
 	})
 }
 
-// make asks the token for the key.
-func (f generateFlags) make(uri string) (key hsm.KeyRecord, public []byte, err error) {
-	err = withTokens(hsm.Config{SecurityOfficer: f.algorithm == backupKey}, func(tokens *hsm.Tokens) error {
+// makeKey asks the token for the key.
+func (t *tool) makeKey(uri string, f generateFlags) (key hsm.KeyRecord, public []byte, err error) {
+	err = t.withOpened(hsm.Config{SecurityOfficer: f.algorithm == backupKey}, []string{uri}, func(tokens *hsm.Tokens) error {
 		var half any
 		var err error
 		switch {
@@ -135,6 +135,16 @@ func (f generateFlags) make(uri string) (key hsm.KeyRecord, public []byte, err e
 		return err
 	})
 	return key, public, err
+}
+
+// withOpened is withTokens after the PINs of uris that people enter were asked for.
+func (t *tool) withOpened(c hsm.Config, uris []string, do func(*hsm.Tokens) error) error {
+	return withTokens(c, func(tokens *hsm.Tokens) error {
+		if err := t.enterPINs(tokens, uris); err != nil {
+			return err
+		}
+		return do(tokens)
+	})
 }
 
 func publicHalf(key *hsm.Key, err error) (any, error) {
@@ -214,7 +224,7 @@ func (t *tool) tokenDestroy(ctx context.Context, uri string, f destroyFlags) err
 		return badInput("destroy key: %s names a token: add object=LABEL or id=%%XX… of one key", parsed[0].Name())
 	}
 	return t.withRecorder(ctx, f.record, func(r *recorder) error {
-		return withTokens(hsm.Config{}, func(tokens *hsm.Tokens) error {
+		return t.withOpened(hsm.Config{}, []string{uri}, func(tokens *hsm.Tokens) error {
 			key := hsm.KeyRecord{Label: parsed[0].Object}
 			key.URI = parsed[0].Name()
 			if parsed[0].Type != "public" {
