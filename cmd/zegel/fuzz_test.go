@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -33,6 +34,28 @@ func FuzzConfig(f *testing.F) {
 		}
 		if !strings.HasPrefix(err.Error(), path+":") || strings.Contains(err.Error(), "\n") {
 			t.Fatalf("%q does not name the file and its fault on one line", err)
+		}
+	})
+}
+
+// FuzzReadRecord: what is read as a record holds duties, no more entries than those, and writes as what reads the same.
+func FuzzReadRecord(f *testing.F) {
+	f.Add([]byte(`{"version":1,"duties":[{"act":"destroying","details":{"label":"ca"}},{"act":"destroyed","done_at":"2026-11-23T12:00:00Z","details":{}}],"entries":[7]}`))
+	f.Add([]byte(`{"version":1,"duties":[]} x`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r, err := readRecord(text)
+		if err != nil {
+			return
+		}
+		if len(r.Duties) == 0 || len(r.Entries) > len(r.Duties) {
+			t.Fatalf("%+v", r)
+		}
+		again, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readRecord(again); err != nil {
+			t.Fatalf("%s: %v", again, err)
 		}
 	})
 }
