@@ -10,7 +10,7 @@ import (
 func TestReferenceDefaults(t *testing.T) {
 	applied := New(Config{}).config
 	for _, fault := range manual.WrongTokenDefaults("..", map[string]any{
-		"tokens.sessions": applied.Sessions,
+		"tokens.sessions": applied.Sessions, "tokens.max_waiting": applied.MaxWaiting, "tokens.keep_alive": applied.KeepAlive,
 	}) {
 		t.Error(fault)
 	}

@@ -100,7 +100,9 @@ func (r *runs) printSigners(w io.Writer) {
 	}
 	printHeader(w, append(header, "one verification, by itself"))
 	for _, k := range signers {
-		name := func(isolation row) string { return fmt.Sprintf("figures.Signer/isolation=%s/key=%s", isolation.name, k.name) }
+		name := func(isolation row) string {
+			return fmt.Sprintf("figures.Signer/isolation=%s/key=%s", isolation.name, k.name)
+		}
 		raw, ok := r.median(name(isolations[0]), "raw/s")
 		if !ok {
 			continue
