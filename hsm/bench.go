@@ -32,7 +32,7 @@ type BenchConfig struct {
 type BenchResult struct {
 	Key             string  `json:"key"`       // its algorithm, as KeyAlgorithm names it
 	URI             string  `json:"uri"`       // as Key's name; of a throw-away key, of its token
-	Isolation       string  `json:"isolation"` // none: the module runs in this process
+	Isolation       string  `json:"isolation"` // IsolationNone or IsolationProcess
 	Sessions        int     `json:"sessions"`  // how many signed at once
 	RawPerSecond    float64 `json:"raw_per_second"`
 	SignerPerSecond float64 `json:"signer_per_second"`
@@ -60,6 +60,7 @@ type rival struct {
 type bench struct {
 	key         *Key
 	sessions    int
+	isolation   string
 	options     crypto.SignerOpts
 	places      []*tokenKey // whose sessions raw workers take, in turn; none for a key in this process
 	worker      atomic.Int64
@@ -90,7 +91,7 @@ func (t *Tokens) bench(ctx context.Context, c BenchConfig) (BenchResult, error) 
 	if err != nil {
 		return BenchResult{}, err
 	}
-	b := &bench{key: key, sessions: t.config.Sessions, options: benchHash(key.public)}
+	b := &bench{key: key, sessions: t.config.Sessions, options: benchHash(key.public), isolation: IsolationNone}
 	switch k := key.private.(type) {
 	case *tokenKey:
 		b.sessions, b.places = k.token.facts().Sessions, []*tokenKey{k}
@@ -99,6 +100,9 @@ func (t *Tokens) bench(ctx context.Context, c BenchConfig) (BenchResult, error) 
 			return BenchResult{}, errors.Join(err, drop())
 		}
 		b.sessions = len(b.places)
+	}
+	if len(b.places) > 0 && t.config.Isolation == IsolationProcess {
+		b.isolation = IsolationProcess
 	}
 	result, err := b.run(ctx, c.Duration)
 	return result, errors.Join(err, drop())
@@ -227,7 +231,7 @@ func (b *bench) run(ctx context.Context, duration time.Duration) (BenchResult, e
 		return BenchResult{}, err
 	}
 	name, _ := algorithmOf(b.key.public)
-	r := BenchResult{Key: name, URI: b.key.name, Isolation: "none", Sessions: b.sessions,
+	r := BenchResult{Key: name, URI: b.key.name, Isolation: b.isolation, Sessions: b.sessions,
 		RawPerSecond: b.raw.rate(), SignerPerSecond: b.signer.rate()}
 	if r.RawPerSecond > 0 {
 		r.Ratio = r.SignerPerSecond / r.RawPerSecond
@@ -327,9 +331,10 @@ func (b *bench) rawWork(more func() bool) error {
 		return err
 	}
 	defer b.key.gate.leave()
+	bare := k.token.module.bare // the call that has no limit, where it runs here
 	_, err = k.token.try(k.uri, k.private, func(session pkcs11.SessionHandle, private object) error {
 		for more() {
-			if _, err := k.signOnce(session, private, mechanism, message); err != nil {
+			if _, err := k.signOnce(bare, session, private, mechanism, message); err != nil {
 				return err
 			}
 		}

@@ -20,12 +20,13 @@ func (c *contextLogin) read(t *token, session pkcs11.SessionHandle, private obje
 	return err
 }
 
-// signOnce asks the token for one signature, with the PIN where the key wants it. Signatures with the PIN are made one at a time per token:
-// where it is refused, so that somebody has changed it, it has been tried once and not by everybody who was waiting.
-func (k *tokenKey) signOnce(session pkcs11.SessionHandle, private object, mechanism *pkcs11.Mechanism, message []byte) (signature []byte, err error) {
+// signOnce asks the token for one signature, with the PIN where the key wants it. Signatures with the PIN are made one at a time per token: where it
+// is refused, so that somebody has changed it, it has been tried once and not by everybody who was waiting. on is the token's library, or that without
+// limits.
+func (k *tokenKey) signOnce(on cryptoki.Library, session pkcs11.SessionHandle, private object, mechanism *pkcs11.Mechanism, message []byte) (signature []byte, err error) {
 	t := k.token
 	if k.context == nil || !k.context.wanted.Load() {
-		return t.ctx.SignOnce(session, mechanism, private, message, nil)
+		return on.SignOnce(session, mechanism, private, message, nil)
 	}
 	if !k.uri.hasPIN() {
 		return nil, errors.New("the key wants the PIN for each signature (CKA_ALWAYS_AUTHENTICATE) and the URI has no pin-source: add pin-source=file:/absolute/path to it")
@@ -39,7 +40,7 @@ func (k *tokenKey) signOnce(session pkcs11.SessionHandle, private object, mechan
 		return nil, err
 	}
 	err = t.module.pins.use(k.uri, func(pin []byte) error {
-		signature, err = t.ctx.SignOnce(session, mechanism, private, message, pin)
+		signature, err = on.SignOnce(session, mechanism, private, message, pin)
 		return t.explainContext(k.uri, err)
 	})
 	return signature, err

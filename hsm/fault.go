@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/hsm/internal/cryptoki"
 )
 
 // fault is what the code of a call says is broken, and with it the first repair that is tried. Where that does not help, the
@@ -29,8 +31,11 @@ const (
 	faultToken
 	// faultDevice: the device had to give up what it knew. First repair: a new login.
 	faultDevice
-	// faultModule: the library needs C_Initialize. That is the repair.
+	// faultModule: the library needs C_Initialize, or its process is gone (isolation process). That is the repair.
 	faultModule
+	// faultHung: the call has not returned (isolation none). It cannot be ended, so the module must not be initialised again, and what
+	// was asked might still be done. The caller gets the error, the session is left to the call, idle ones are set aside.
+	faultHung
 )
 
 // repair is how much is made anew.
@@ -172,6 +177,10 @@ func faultOf(err error) fault {
 		return faultPIN
 	case errors.Is(err, errNotFoundAgain):
 		return faultKey
+	case errors.Is(err, cryptoki.ErrGone):
+		return faultModule
+	case hangs(err) != nil:
+		return faultHung
 	case !errors.As(err, &code):
 		return faultNone
 	}

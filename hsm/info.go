@@ -109,7 +109,7 @@ func (s *tokenSecret) describe(info *KeyInfo) error {
 
 func (t *token) describe(info *KeyInfo, u URI, h *handle) error {
 	info.on(t.facts())
-	return t.administer(u, func(session pkcs11.SessionHandle) error {
+	return t.lookUp(u, func(session pkcs11.SessionHandle) error {
 		at, err := h.in(t, session)
 		if err != nil {
 			return err

@@ -23,7 +23,7 @@ func InitToken(c Config, i TokenInit) (err error) {
 	if len(i.Label) == 0 || len(i.Label) > maxTokenLabel {
 		return fmt.Errorf("initialise token: a label has 1 to %d octets", maxTokenLabel)
 	}
-	m, err := loadModule(i.Module, c.ModuleEnv, newWatch(slog.New(slog.DiscardHandler)))
+	m, err := loadModule(i.Module, New(c).config, newWatch(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return fmt.Errorf("initialise token %q: %w", i.Label, err)
 	}

@@ -67,7 +67,11 @@ func (t *Tokens) List(uri string) ([]TokenState, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	states, err := m.states(u, t.config.Settings)
+	var states []TokenState
+	err = m.ask(func() (err error) {
+		states, err = m.states(u, t.config.Settings)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list tokens: %w", err)
 	}
@@ -97,7 +101,7 @@ func (t *Tokens) moduleOf(u URI) (*module, error) {
 	if m := t.modules[u.ModulePath]; m != nil {
 		return m, nil
 	}
-	m, err := loadModule(u.ModulePath, t.config.ModuleEnv, t.watch)
+	m, err := loadModule(u.ModulePath, t.config, t.watch)
 	if err != nil {
 		return nil, err
 	}
@@ -109,13 +113,11 @@ func (t *Tokens) moduleOf(u URI) (*module, error) {
 	return m, nil
 }
 
-// states asks every slot that has a token. The caller holds Tokens.mu.
+// states asks every slot that has a token. The caller holds Tokens.mu and m.mu.
 func (m *module) states(u URI, s Settings) ([]TokenState, error) {
 	if err := m.checkLibrary(u.Library); err != nil {
 		return nil, err
 	}
-	m.mu.Lock() // as in token
-	defer m.mu.Unlock()
 	slots, err := m.ctx.GetSlotList(true)
 	if err != nil {
 		return nil, fmt.Errorf("list slots of PKCS#11 module %s: C_GetSlotList: %w", m.path, err)
@@ -323,7 +325,8 @@ func (r *KeyRecord) setPublic(public any) error {
 // records describes what u names on the token, private keys first.
 func (t *token) records(u URI) ([]KeyRecord, error) {
 	records := []KeyRecord{}
-	err := t.administer(u, func(session pkcs11.SessionHandle) error {
+	err := t.lookUp(u, func(session pkcs11.SessionHandle) error {
+		records = records[:0]
 		for _, class := range []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_SECRET_KEY} {
 			if u.Type != "" && (u.Type == "secret-key") != (class == pkcs11.CKO_SECRET_KEY) {
 				continue

@@ -155,7 +155,7 @@ type tokenKey struct {
 // key opens the pair that u names and refuses one whose private key could leave the token.
 func (t *token) key(owner *Tokens, u URI) (*Key, error) {
 	var k *Key
-	err := t.administer(u, func(session pkcs11.SessionHandle) error {
+	err := t.lookUp(u, func(session pkcs11.SessionHandle) error {
 		private, public, err := t.openPair(session, u)
 		if err != nil {
 			return err
@@ -256,7 +256,7 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 	}
 	var signature []byte
 	err = k.token.run(k.uri, k.private, func(session pkcs11.SessionHandle, private object) (err error) {
-		signature, err = k.signOnce(session, private, mechanism, message)
+		signature, err = k.signOnce(k.token.ctx, session, private, mechanism, message)
 		if err != nil && s.trouble != nil {
 			s.trouble(err)
 		}

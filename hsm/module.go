@@ -20,8 +20,9 @@ type module struct {
 	path      string
 	watch     *watch
 	ctx       cryptoki.Library
-	owned     bool // we initialised it, so we finalize it
-	officer   bool // logins are the security officer's
+	bare      cryptoki.Library // ctx without limits, where it runs in this process: for measurements
+	owned     bool             // we initialised it, so we finalize it
+	officer   bool             // logins are the security officer's
 	info      pkcs11.Info
 	repairing chan struct{} // has one place, for the call that repairs
 	pins      *pins
@@ -33,11 +34,8 @@ type module struct {
 	certifications []Certification // as Settings
 }
 
-// loadModule sets the variables the library reads, loads it and initialises it for use by many threads.
-func loadModule(path string, env map[string]string, w *watch) (*module, error) {
-	if err := setEnvironment(env); err != nil {
-		return nil, err
-	}
+// loadModule loads the library and initialises it for use by many threads. c is complete.
+func loadModule(path string, c Config, w *watch) (*module, error) {
 	stat, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("load PKCS#11 module %s: no such file: correct module-path or install the module", path)
@@ -48,21 +46,42 @@ func loadModule(path string, env map[string]string, w *watch) (*module, error) {
 	if !stat.Mode().IsRegular() {
 		return nil, fmt.Errorf("load PKCS#11 module %s: not a file: module-path names the library itself", path)
 	}
-	ctx, err := cryptoki.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("load PKCS#11 module %s: %w", path, err)
+	m := &module{path: path, watch: w, owned: true, repairing: make(chan struct{}, 1), tokens: make(map[uint]*token)}
+	if err := m.open(c); err != nil {
+		return nil, err
 	}
-	m := &module{path: path, watch: w, ctx: ctx, owned: true, repairing: make(chan struct{}, 1), tokens: make(map[uint]*token)}
-	switch err := ctx.Initialize(); {
+	switch err := m.ctx.Initialize(); {
+	case errors.Is(err, pkcs11.Error(pkcs11.CKR_LIBRARY_LOAD_FAILED)):
+		return nil, fmt.Errorf("load PKCS#11 module %s: %w", path, err)
 	case errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)):
 		m.owned = false
 	case err != nil:
 		return nil, fmt.Errorf("initialise PKCS#11 module %s: C_Initialize: %w: check the module's own configuration and module_env", path, err)
 	}
-	if m.info, err = ctx.GetInfo(); err != nil {
+	if m.info, err = m.ctx.GetInfo(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read PKCS#11 module %s: C_GetInfo: %w", path, err), m.close())
 	}
 	return m, nil
+}
+
+// open chooses where the library runs.
+func (m *module) open(c Config) (err error) {
+	switch c.Isolation {
+	case "", IsolationNone:
+		if err := setEnvironment(c.ModuleEnv); err != nil {
+			return err
+		}
+		if m.bare, err = cryptoki.Open(m.path); err != nil {
+			return fmt.Errorf("load PKCS#11 module %s: %w", m.path, err)
+		}
+		m.ctx = cryptoki.Limit(m.bare, c.CallTimeout)
+	case IsolationProcess:
+		m.ctx = cryptoki.Isolate(cryptoki.Isolation{Path: m.path, Env: c.ModuleEnv, Limit: c.CallTimeout, Log: m.watch.log})
+		m.bare = m.ctx
+	default:
+		return fmt.Errorf("load PKCS#11 module %s: isolation %q: give %s or %s", m.path, c.Isolation, IsolationNone, IsolationProcess)
+	}
+	return nil
 }
 
 // setEnvironment gives the module its variables. Through cgo, os.Setenv reaches the C library's environment too.
@@ -86,6 +105,9 @@ func (m *module) close() error {
 	for _, t := range m.tokens {
 		errs = append(errs, t.close())
 	}
+	if n := m.ctx.Stuck(); n > 0 {
+		return errors.Join(append(errs, fmt.Errorf("finalize PKCS#11 module %s: not done: %d calls into it have not returned", m.path, n))...)
+	}
 	if m.owned {
 		if err := m.ctx.Finalize(); err != nil {
 			errs = append(errs, fmt.Errorf("finalize PKCS#11 module %s: C_Finalize: %w", m.path, err))
@@ -99,8 +121,36 @@ func (m *module) token(u URI, s Settings) (*token, error) {
 	if err := m.checkLibrary(u.Library); err != nil {
 		return nil, err
 	}
-	m.mu.Lock() // no call of this method is inside the module while it is initialised again
-	defer m.mu.Unlock()
+	var found *token
+	err := m.ask(func() (err error) {
+		found, err = m.findToken(u, s)
+		return err
+	})
+	return found, err
+}
+
+// ask calls do, which only reads, and once more where the library had to be initialised again.
+func (m *module) ask(do func() error) error {
+	locked := func() error {
+		m.mu.Lock() // no call of these is inside the library while it is initialised again
+		defer m.mu.Unlock()
+		return do()
+	}
+	err := locked()
+	if faultOf(err) != faultModule {
+		return err
+	}
+	m.repairing <- struct{}{}
+	failed := m.reinitialise(nil, time.Now().Add(patience))
+	<-m.repairing
+	if failed != nil {
+		return fmt.Errorf("%w; repair: %w", err, failed)
+	}
+	return locked()
+}
+
+// findToken is token for who holds m.mu.
+func (m *module) findToken(u URI, s Settings) (*token, error) {
 	slots, err := m.ctx.GetSlotList(true)
 	if err != nil {
 		return nil, fmt.Errorf("list slots of PKCS#11 module %s: C_GetSlotList: %w", m.path, err)
@@ -110,6 +160,9 @@ func (m *module) token(u URI, s Settings) (*token, error) {
 	var present []string
 	for _, slot := range slots {
 		info, err := m.ctx.GetTokenInfo(slot)
+		if faultOf(err) == faultModule || hangs(err) != nil {
+			return nil, fmt.Errorf("ask slot %d of PKCS#11 module %s: C_GetTokenInfo: %w", slot, m.path, err)
+		}
 		if err != nil || info.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
 			continue // no token to talk to; the list below shows those that are
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/hsm/internal/cryptoki"
 )
 
 // pool is the bounded set of read-only sessions that signatures of one token run on. A session runs one call at a time
@@ -17,8 +19,9 @@ import (
 type pool struct {
 	openSession  func() (pkcs11.SessionHandle, error)
 	closeSession func(pkcs11.SessionHandle) error
-	busy         chan struct{} // one place per session that may be in use
-	traffic      traffic       // of the token: calls on this pool and on the administrative session
+	lose         func(pkcs11.SessionHandle, *cryptoki.HungError) // instead, while a call is inside it
+	busy         chan struct{}                                   // one place per session that may be in use
+	traffic      traffic                                         // of the token: calls on this pool and on the administrative session
 
 	waiting    atomic.Int64 // callers without a place
 	maxWaiting int64
@@ -55,6 +58,7 @@ func newPool(t *token, size, maxWaiting int) *pool {
 		maxWait:      maxWait,
 		openSession:  func() (pkcs11.SessionHandle, error) { return t.openSession(pkcs11.CKF_SERIAL_SESSION) },
 		closeSession: t.closeSession,
+		lose:         t.lose,
 		busy:         make(chan struct{}, size),
 	}
 }
@@ -70,7 +74,7 @@ func (p *pool) run(use func(pkcs11.SessionHandle) error) error {
 		return err
 	}
 	err = use(session)
-	p.give(session, spoilsSession(err))
+	p.give(session, err)
 	p.traffic.leave()
 	<-p.busy
 	return err
@@ -171,19 +175,28 @@ func (p *pool) grow() {
 	}
 }
 
-func (p *pool) give(session pkcs11.SessionHandle, spoilt bool) {
-	if spoilt {
-		// The session may be gone already, and the caller has the error that says why.
-		_ = p.closeSession(session)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if spoilt {
-		p.opened--
+// give takes a session back from a call that ended with err.
+func (p *pool) give(session pkcs11.SessionHandle, err error) {
+	if hangs(err) != nil || spoilsSession(err) {
+		p.end(session, err)
 		return
 	}
 	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.idle = append(p.idle, idleSession{session, now, now})
+}
+
+// end is give for a session that is not to be used any more.
+func (p *pool) end(session pkcs11.SessionHandle, err error) {
+	if hung := hangs(err); hung != nil {
+		p.lose(session, hung)
+	} else {
+		_ = p.closeSession(session) // it may be gone already, and the caller has the error that says why
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opened--
 }
 
 // drop closes the idle sessions.
@@ -198,7 +211,9 @@ func (p *pool) drop() error {
 	p.opened -= len(dropped)
 	p.mu.Unlock()
 	for _, session := range dropped {
-		_ = p.closeSession(session.handle) // it may be gone already
+		if err := p.closeSession(session.handle); hangs(err) != nil { // it may be gone already
+			return fmt.Errorf("C_CloseSession: %w", err)
+		}
 	}
 	return nil
 }
@@ -250,11 +265,11 @@ func (p *pool) keepOne(now time.Time, every time.Duration, ask func(pkcs11.Sessi
 	case !ok:
 		return false, nil
 	case unneeded:
-		p.give(session.handle, true)
+		p.end(session.handle, nil)
 		return true, nil
 	}
 	if err := ask(session.handle); err != nil {
-		p.give(session.handle, true)
+		p.end(session.handle, err)
 		return true, err
 	}
 	session.asked = time.Now()
@@ -295,7 +310,10 @@ func (p *pool) close() error {
 	defer p.mu.Unlock()
 	var errs []error
 	for _, session := range p.idle {
-		if err := p.closeSession(session.handle); err != nil {
+		if err := p.closeSession(session.handle); err != nil && !errors.Is(err, cryptoki.ErrGone) {
+			if hangs(err) != nil {
+				return fmt.Errorf("close session: C_CloseSession: %w", err) // the others would, too
+			}
 			errs = append(errs, fmt.Errorf("close session: C_CloseSession: %w", err))
 		}
 	}
@@ -308,6 +326,9 @@ func (p *pool) close() error {
 // than opening a new one.
 func spoilsSession(err error) bool {
 	var code pkcs11.Error
+	if errors.Is(err, cryptoki.ErrGone) {
+		return true
+	}
 	if !errors.As(err, &code) {
 		return false // success, or refused by this package before the token was asked
 	}

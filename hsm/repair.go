@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// patience bounds what a call waits for repairs, its own and others'. What the module itself takes for a call comes on top: no
-	// call into it can be ended from outside.
+	// patience bounds what a call waits for repairs, its own and others'. What the module itself takes for a call comes on top, up to
+	// the limit of the call.
 	patience = 2 * time.Second
-	// firstPause and longestPause are how long a token is left alone after a repair in vain. The pause doubles each time. The longest one
-	// keeps what a token costs when it is back below 2 s.
+	// firstPause and longestPause are how long a token is left alone after a repair in vain. The pause doubles each time. With the longest
+	// one, a token that is back is noticed within a second.
 	firstPause   = 100 * time.Millisecond
-	longestPause = time.Second
+	longestPause = 500 * time.Millisecond
 	// quietTime is how long other tokens of a module, which work, are spared another C_Initialize.
 	quietTime = 10 * time.Second
 )
@@ -26,7 +26,7 @@ const (
 var errNotFoundAgain = errors.New("the key is no longer on the token")
 
 // errHangs is why a repair cannot begin: nothing that calls rely on may change under one.
-var errHangs = errors.New("a call into the module does not return")
+var errHangs = errors.New("a call into the module does not return, so the module cannot be initialised again (isolation: process can)")
 
 // handle is an object that is found again after each repair.
 type handle struct {
@@ -81,15 +81,55 @@ func (t *token) run(u URI, h *handle, use func(pkcs11.SessionHandle, object) err
 	if err != nil {
 		return err
 	}
-	epoch, err := t.try(u, h, use)
-	if err == nil {
+	found, err := t.persist(admitted, func() (uint64, error) { return t.try(u, h, use) })
+	switch found {
+	case foundWell:
 		h.missing.mend()
+	case foundNoKey:
+		h.missing.trip(missing, err)
+	case foundBroken:
+		t.breaker.trip(admitted, err)
+	}
+	return err
+}
+
+// lookUp calls use with the administrative session, after the login that u's PIN allows, and repairs what stands in the way. use may be
+// called several times, so it only reads.
+func (t *token) lookUp(u URI, use func(pkcs11.SessionHandle) error) error {
+	_, err := t.persist(t.breaker.now.Load(), func() (epoch uint64, err error) {
+		epoch = t.epoch.Load()
+		return epoch, t.withAdmin(u, use)
+	})
+	return err
+}
+
+// finding is what a call says of its token.
+type finding int
+
+const (
+	foundNothing finding = iota // the call was turned down
+	foundWell
+	foundNoKey  // the token is well, and the key is not on it
+	foundBroken // repairs did not help
+)
+
+// persist is the one place where something is tried again: once each repair has been made, from the smallest that may help up. once returns the
+// epoch in which it was tried. What repairs do not help against is ErrUnavailable.
+func (t *token) persist(admitted *outage, once func() (epoch uint64, err error)) (finding, error) {
+	if err := t.checkStuck(); err != nil {
+		return foundNothing, err
+	}
+	epoch, err := once()
+	if err == nil {
 		t.breaker.mend()
-		return nil
+		return foundWell, nil
+	}
+	if hangs(err) != nil {
+		return foundBroken, t.setAside(err)
 	}
 	need := faultOf(err).firstRepair()
 	if need == repairNothing {
-		return withRemedy(err)
+		return foundNothing, withRemedy(err)
 	}
 	deadline := time.Now().Add(patience)
 	for need <= repairModule && time.Now().Before(deadline) {
@@ -102,26 +142,31 @@ func (t *token) run(u URI, h *handle, use func(pkcs11.SessionHandle, object) err
 			need++
 			continue
 		}
-		if epoch, err = t.try(u, h, use); err == nil {
-			h.missing.mend()
+		if epoch, err = once(); err == nil {
 			t.breaker.mend()
-			return nil
+			return foundWell, nil
+		}
+		if hangs(err) != nil {
+			return foundBroken, t.setAside(err)
 		}
 		first := faultOf(err).firstRepair()
 		if done && need >= repairLogin && errors.Is(err, errNotFoundAgain) {
-			h.missing.trip(missing, err)
-			return fmt.Errorf("%w: %w", ErrUnavailable, withRemedy(err))
+			return foundNoKey, fmt.Errorf("%w: %w", ErrUnavailable, withRemedy(err))
 		}
 		if first == repairNothing {
-			return withRemedy(err)
+			return foundNothing, withRemedy(err)
 		}
 		if done {
 			need++
 		}
 		need = max(need, first)
 	}
-	err = withRemedy(err)
-	t.breaker.trip(admitted, err)
+	return foundBroken, fmt.Errorf("%w: %w", ErrUnavailable, withRemedy(err))
+}
+
+// setAside is what is done about a call that has not returned: no other is sent after it on the sessions there are.
+func (t *token) setAside(err error) error {
+	t.leftover.add(t.pool.setAside()...)
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
@@ -185,7 +230,7 @@ func (t *token) repair(a attempt) (done bool, err error) {
 	if a.need == repairModule {
 		return true, t.module.reinitialise(t, a.deadline)
 	}
-	if !t.pool.traffic.hold(a.deadline) {
+	if !t.pool.traffic.hold(a.deadline.Add(-patience / 2)) { // the other half is for the module
 		return false, errHangs
 	}
 	defer t.pool.traffic.release()
@@ -221,14 +266,20 @@ func (m *module) reinitialise(broken *token, deadline time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_, err := m.ctx.GetInfo()
-	down := errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED)) // then no token works
+	if m.ctx.Stuck() > 0 {
+		return errHangs
+	}
+	down := faultOf(err) == faultModule // then no token works
+	if broken == nil && !down {
+		return nil
+	}
 	for _, t := range m.tokens {
 		if !down && t != broken && t.breaker.now.Load() == nil && time.Since(m.initialised) < quietTime {
 			return fmt.Errorf("the module was initialised less than %v ago, and token %q works", quietTime, t.label)
 		}
 	}
 	for _, t := range m.tokens {
-		if !t.pool.traffic.hold(deadline) {
+		if !t.hold(deadline) {
 			return errHangs
 		}
 		defer t.pool.traffic.release()
@@ -238,10 +289,13 @@ func (m *module) reinitialise(broken *token, deadline time.Time) error {
 	}
 	m.initialised = time.Now()
 	finalized := m.ctx.Finalize()
+	if hangs(finalized) != nil {
+		return fmt.Errorf("C_Finalize: %w", finalized)
+	}
 	err = m.ctx.Initialize()
 	if finalized == nil || err == nil {
 		for _, t := range m.tokens {
-			t.leftover.take() // the sessions of a library that begins anew are gone
+			t.leftover.forget() // the sessions of a library that begins anew are gone
 		}
 	}
 	if err != nil {
@@ -253,6 +307,18 @@ func (m *module) reinitialise(broken *token, deadline time.Time) error {
 	return m.findTokens(broken)
 }
 
+// holdFirst is how long a repair waits for calls that it can end.
+const holdFirst = 200 * time.Millisecond
+
+// hold is traffic.hold, which ends the calls inside where they can be ended: their callers try again.
+func (t *token) hold(deadline time.Time) bool {
+	if t.pool.traffic.hold(time.Now().Add(min(holdFirst, time.Until(deadline)))) {
+		return true
+	}
+	t.ctx.Abort(errors.New("the module has to be initialised again, and a call into it does not return"))
+	return t.pool.traffic.hold(deadline)
+}
+
 // findTokens finds the slots of the module's tokens again: they may have changed. Only wanted has to be there.
 func (m *module) findTokens(wanted *token) error {
 	slots, err := m.ctx.GetSlotList(true)
@@ -262,6 +328,9 @@ func (m *module) findTokens(wanted *token) error {
 	found := make(map[*token]uint)
 	for _, slot := range slots {
 		info, err := m.ctx.GetTokenInfo(slot)
+		if faultOf(err) == faultModule || hangs(err) != nil {
+			return fmt.Errorf("C_GetTokenInfo: %w", err)
+		}
 		if err != nil {
 			continue // no token to talk to
 		}
@@ -281,7 +350,7 @@ func (m *module) findTokens(wanted *token) error {
 	if len(tokens) == len(m.tokens) { // else two claim one slot, until the missing one is back
 		m.tokens = tokens
 	}
-	if _, ok := found[wanted]; !ok {
+	if _, ok := found[wanted]; !ok && wanted != nil {
 		return fmt.Errorf("token %q is in no slot: %w", wanted.label, ErrNotFound)
 	}
 	return nil
@@ -295,9 +364,10 @@ type breaker struct {
 
 // outage is never changed, only replaced.
 type outage struct {
-	until time.Time
-	pause time.Duration
-	cause error
+	until  time.Time
+	pause  time.Duration
+	inside time.Duration // how long a call may take that is sent to see whether it is over, where it may not return
+	cause  error
 }
 
 func (o *outage) refusal() error {
@@ -319,7 +389,7 @@ func (b *breaker) admit() (*outage, error) {
 	if time.Now().Before(o.until) {
 		return nil, o.refusal()
 	}
-	probe := &outage{time.Now().Add(o.pause), o.pause, o.cause}
+	probe := &outage{time.Now().Add(o.pause + o.inside), o.pause, o.inside, o.cause}
 	b.now.Store(probe)
 	return probe, nil
 }
@@ -335,7 +405,12 @@ func (b *breaker) trip(admitted *outage, cause error) {
 	if admitted != nil {
 		pause = min(2*admitted.pause, longestPause)
 	}
-	b.now.Store(&outage{time.Now().Add(pause), pause, cause})
+	o := &outage{until: time.Now().Add(pause), pause: pause, cause: cause}
+	if hung := hangs(cause); hung != nil {
+		// One thread at a time is enough to lose, and many are a reason to ask less often.
+		o.inside = hung.Limit + min(time.Duration(hung.Stuck)*longestPause/2, 30*time.Second)
+	}
+	b.now.Store(o)
 }
 
 // mend ends the outage.

@@ -45,8 +45,20 @@ func sign(t testing.TB, key *hsm.Key) {
 // faultyKey is a P-256 key behind the faulty module.
 func faultyKey(t *testing.T, sessions int) (*hsmtest.Faulty, *hsm.Tokens, *hsm.Key) {
 	t.Helper()
+	return isolatedKey(t, hsm.Settings{Sessions: sessions})
+}
+
+// isolatedKey is faultyKey with other settings. Calls may take 500 ms with IsolationProcess, where nothing else is said.
+func isolatedKey(t *testing.T, settings hsm.Settings) (*hsmtest.Faulty, *hsm.Tokens, *hsm.Key) {
+	t.Helper()
 	token := hsmtest.NewFaulty(t)
-	token.Config.Sessions = sessions
+	if settings.Isolation == "" {
+		settings.Isolation = token.Config.Isolation
+	}
+	if settings.Isolation == hsm.IsolationProcess && settings.CallTimeout == 0 {
+		settings.CallTimeout = 500 * time.Millisecond
+	}
+	token.Config.Settings = settings
 	tokens := open(t, token.Config)
 	key := generate(t, tokens, token.URI("a"), hsm.P256)
 	t.Cleanup(func() { token.Break(t) })
@@ -283,7 +295,13 @@ func TestRepairOtherKey(t *testing.T) {
 // A signing and a wrapping key, 32 callers and more than a thousand faults: every call succeeds or says that the token is out of service, none gets a wrong
 // answer or another's, nothing is left behind.
 func TestThousandFaults(t *testing.T) {
-	token, tokens, key := faultyKey(t, 8)
+	for _, isolation := range []string{hsm.IsolationNone, hsm.IsolationProcess} {
+		t.Run(isolation, func(t *testing.T) { thousandFaults(t, isolation) })
+	}
+}
+
+func thousandFaults(t *testing.T, isolation string) {
+	token, tokens, key := isolatedKey(t, hsm.Settings{Sessions: 8, Isolation: isolation, CallTimeout: map[string]time.Duration{hsm.IsolationProcess: 150 * time.Millisecond}[isolation]})
 	wrapping, err := tokens.GenerateWrappingKey(token.URI("wrap"))
 	if err != nil {
 		t.Fatal(err)
@@ -343,8 +361,12 @@ func TestThousandFaults(t *testing.T) {
 		})
 	}
 	for i := range 100 {
-		token.Break(t, tenFaults(i)...)
-		time.Sleep(20 * time.Millisecond)
+		faults := tenFaults(i)
+		if isolation == hsm.IsolationProcess && len(faults) > 1 {
+			faults[i%5] = fmt.Sprintf("%s %d 1 %s", []string{"C_Sign", "C_SignInit", "C_Encrypt", "C_OpenSession", "C_Login"}[i%5], 1+i%10, []string{"hang", "crash"}[i%2])
+		}
+		token.Break(t, faults...)
+		time.Sleep(map[string]time.Duration{hsm.IsolationNone: 20 * time.Millisecond, hsm.IsolationProcess: 80 * time.Millisecond}[isolation])
 	}
 	token.Break(t)
 	time.Sleep(longestPause)
@@ -364,6 +386,7 @@ func TestThousandFaults(t *testing.T) {
 		t.Errorf("%d files are open, there were %d", n, files)
 	}
 	wantGoroutines(t, before)
+	wantProcesses(t, isolation)
 }
 
 // tenFaults is round i of them, the same in each run.
@@ -402,30 +425,6 @@ func openFiles(t *testing.T) int {
 
 // longestPause is how long a token may be left alone.
 const longestPause = time.Second
-
-// A call that does not return holds up nobody else's, other than where a repair needs it gone, and is survived once it does.
-func TestSlowCall(t *testing.T) {
-	token, _, key := faultyKey(t, 4)
-	token.Break(t, "C_Sign 1 1 delay 4000")
-	done := make(chan error, 1)
-	go func() { done <- trySign(t, key) }()
-	time.Sleep(100 * time.Millisecond)
-	sign(t, key)
-	token.Break(t, fmt.Sprintf("C_SignInit 1 0 answer 0x%x", pkcs11.CKR_DEVICE_ERROR))
-	begin := time.Now()
-	if err := trySign(t, key); !errors.Is(err, hsm.ErrUnavailable) || !strings.Contains(err.Error(), "does not return") {
-		t.Errorf("sign: %v; want a call that does not return", err)
-	}
-	if took := time.Since(begin); took > 3*time.Second {
-		t.Errorf("it took %v to say so", took)
-	}
-	token.Break(t)
-	if err := <-done; err != nil {
-		t.Errorf("the slow call: %v", err)
-	}
-	time.Sleep(longestPause)
-	sign(t, key)
-}
 
 // Tokens of one module are initialised together: each finds its own keys again, and one that works is not initialised again and
 // again for the sake of another.

@@ -63,7 +63,8 @@ func (t *token) administer(u URI, use func(pkcs11.SessionHandle) error) error {
 	if !spoilt {
 		return err
 	}
-	_, failed := t.repair(attempt{repairLogin, epoch, t.breaker.now.Load(), time.Now().Add(patience)})
+	need := max(repairLogin, faultOf(err).firstRepair())
+	_, failed := t.repair(attempt{need, epoch, t.breaker.now.Load(), time.Now().Add(patience)})
 	if failed != nil {
 		return fmt.Errorf("%w; repair: %w", err, failed)
 	}
@@ -84,7 +85,12 @@ func (t *token) withAdmin(u URI, use func(pkcs11.SessionHandle) error) error {
 	if err := t.logIn(u); err != nil {
 		return fmt.Errorf("log in to token %q: %w", t.label, err)
 	}
-	return use(t.session)
+	err := use(t.session)
+	if hung := hangs(err); hung != nil {
+		t.lose(t.session, hung)
+		t.loggedIn = false // the next call opens another session; the login is the process's and holds
+	}
+	return err
 }
 
 // logIn opens the administrative session and logs the process in, once. The caller holds t.admin.
@@ -115,6 +121,10 @@ func (t *token) logIn(u URI) error {
 		err = t.module.pins.use(u, func(pin []byte) error {
 			return t.explainLogin(u, t.ctx.Login(session, t.module.user(), pin))
 		})
+	}
+	if hung := hangs(err); hung != nil {
+		t.lose(session, hung)
+		return err
 	}
 	if err != nil {
 		_ = t.closeSession(session) // err says why
@@ -230,11 +240,11 @@ func (t *token) close() error {
 	errs := []error{t.pool.close()}
 	if t.loggedIn {
 		if t.module.owned { // else the login is not ours alone
-			if err := t.ctx.Logout(t.session); err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_NOT_LOGGED_IN)) {
+			if err := t.ctx.Logout(t.session); err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_NOT_LOGGED_IN)) && !errors.Is(err, cryptoki.ErrGone) {
 				errs = append(errs, fmt.Errorf("log out of token %q: C_Logout: %w", t.label, err))
 			}
 		}
-		if err := t.ctx.CloseSession(t.session); err != nil {
+		if err := t.ctx.CloseSession(t.session); err != nil && !errors.Is(err, cryptoki.ErrGone) {
 			errs = append(errs, fmt.Errorf("close session with token %q: C_CloseSession: %w", t.label, err))
 		}
 		t.loggedIn = false

@@ -17,6 +17,9 @@ import (
 // buys only latency; network HSMs want a few dozen.
 const defaultSessions = 32
 
+// defaultCallTimeout is far above what a token needs for a signature, and as long as an outage may go unnoticed.
+const defaultCallTimeout = 2 * time.Second
+
 // Settings are what a configuration says about the use of tokens.
 type Settings struct {
 	Sessions int // per token; 0: 32, never more than the token allows
@@ -25,13 +28,20 @@ type Settings struct {
 	MaxWaiting int
 	// KeepAlive is after how long an idle session is asked for its state, so that nothing on the way to the token drops it, and a token
 	// that is gone is found, and repaired, before somebody needs it; 0: 1 minute.
-	KeepAlive      time.Duration
+	KeepAlive time.Duration
+	// Isolation is IsolationNone or IsolationProcess; empty: none.
+	Isolation string
+	// CallTimeout is how long most calls into a module may take; 0: 2 s. Starting the module, making keys and the like, which take long by nature,
+	// get more.
+	CallTimeout    time.Duration
 	Certifications []Certification // of kinds of devices; the first that fits a token counts
 }
 
 // Config says how the tokens of one process are reached. It is copied.
 type Config struct {
-	ModuleEnv map[string]string // what a PKCS#11 module reads from the environment (SOFTHSM2_CONF), set before it is loaded
+	// ModuleEnv is what a PKCS#11 module reads from the environment (SOFTHSM2_CONF): with IsolationNone it is set in this process before the module is
+	// loaded, with IsolationProcess the module's process has it and, of ours, only what every program needs (PATH, HOME, LD_LIBRARY_PATH and the like).
+	ModuleEnv map[string]string
 	Settings
 	// SoftWorkFactor is log2 of scrypt's N for the key files that soft tokens get; 0: 15, which makes opening one cost some 90 ms
 	// of one core. Tests take less; keys that matter do not.
@@ -68,6 +78,9 @@ func New(c Config) *Tokens {
 	}
 	if c.KeepAlive <= 0 {
 		c.KeepAlive = defaultKeepAlive
+	}
+	if c.CallTimeout <= 0 {
+		c.CallTimeout = defaultCallTimeout
 	}
 	if c.SoftWorkFactor <= 0 || c.SoftWorkFactor > maxSoftWorkFactor {
 		c.SoftWorkFactor = softWorkFactor

@@ -159,7 +159,7 @@ func (t *token) wrappingKey(owner *Tokens, u URI) (*WrappingKey, error) {
 		return nil, fmt.Errorf("token %q has no AES-GCM (CKM_AES_GCM): wrapping keys need it", t.label)
 	}
 	var w *WrappingKey
-	err := t.administer(u, func(session pkcs11.SessionHandle) error {
+	err := t.lookUp(u, func(session pkcs11.SessionHandle) error {
 		key, err := t.findSecretKey(session, u)
 		if err != nil {
 			return err

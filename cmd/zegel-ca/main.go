@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -34,6 +35,9 @@ const (
 )
 
 func main() {
+	if status, helper := hsm.RunHelper(); helper {
+		os.Exit(status)
+	}
 	daemon.Main(daemon.Daemon[config]{
 		Name:  "zegel-ca",
 		Short: "Certification authority: issues, revokes, publishes CRLs, feeds the responders",
@@ -44,7 +48,7 @@ func main() {
 
 // run is the daemon's life: keys, journal, recovery, and only then anybody who asks.
 func run(ctx context.Context, e daemon.Env, c *config) (err error) {
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log, Registerer: e.Registry})
+	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens.ForDaemon()), Log: e.Log, Registerer: e.Registry})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
 	guard, err := activation.New(activation.Config{
 		Env: e, Tokens: tokens, URIs: []string{c.Issuer.Key, c.Journal.WrapKey, c.Journal.CheckpointKey}, Officers: c.Officers, Admin: c.Admin, Metrics: c.Metrics,

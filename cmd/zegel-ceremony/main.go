@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/locked"
 	"github.com/zegel-tsp/zegel/policy"
@@ -25,6 +26,9 @@ import (
 const program = "zegel-ceremony"
 
 func main() {
+	if status, helper := hsm.RunHelper(); helper {
+		os.Exit(status)
+	}
 	if err := locked.Process(); err != nil {
 		daemon.Exit(program, err)
 	}

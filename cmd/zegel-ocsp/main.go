@@ -27,6 +27,9 @@ import (
 const clockLimit = 2 * time.Second
 
 func main() {
+	if status, helper := hsm.RunHelper(); helper {
+		os.Exit(status)
+	}
 	daemon.Main(daemon.Daemon[config]{
 		Name: "zegel-ocsp", Short: "OCSP responder: answers from a verified replica of the CA's journal",
 		Check: check, Run: run,
@@ -39,7 +42,7 @@ func run(ctx context.Context, e daemon.Env, c *config) (err error) {
 	if err != nil {
 		return err
 	}
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log, Registerer: e.Registry})
+	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens.ForDaemon()), Log: e.Log, Registerer: e.Registry})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
 	guard, err := activation.New(activation.Config{
 		Env: e, Tokens: tokens, URIs: []string{c.Responder.Key}, Officers: c.Officers, Admin: c.Admin, Metrics: c.Metrics,

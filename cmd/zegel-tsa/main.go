@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,9 @@ import (
 )
 
 func main() {
+	if status, helper := hsm.RunHelper(); helper {
+		os.Exit(status)
+	}
 	daemon.Main(daemon.Daemon[config]{
 		Name:  "zegel-tsa",
 		Short: "Time-stamping authority: answers RFC 3161 requests while its clock can be vouched for",
@@ -29,7 +33,7 @@ func main() {
 
 // run wires one Authority and serves it until ctx ends.
 func run(ctx context.Context, e daemon.Env, c *config) (err error) {
-	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens), Log: e.Log, Registerer: e.Registry})
+	tokens := hsm.New(hsm.Config{ModuleEnv: c.ModuleEnv, Settings: hsm.Settings(c.Tokens.ForDaemon()), Log: e.Log, Registerer: e.Registry})
 	defer func() { err = errors.Join(err, tokens.Close()) }()
 	guard, err := activation.New(activation.Config{
 		Env: e, Tokens: tokens, URIs: []string{c.Unit.Key, c.Journal.WrapKey, c.Journal.CheckpointKey}, Officers: c.Officers, Admin: c.Admin, Metrics: c.Metrics,

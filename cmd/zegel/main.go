@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/desk"
 	"github.com/zegel-tsp/zegel/internal/locked"
@@ -33,6 +34,9 @@ const (
 )
 
 func main() {
+	if status, helper := hsm.RunHelper(); helper {
+		os.Exit(status)
+	}
 	if err := locked.Process(); err != nil {
 		daemon.Exit("zegel", err)
 	}

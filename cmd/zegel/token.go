@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +85,7 @@ certificates and revocation status only (EN 319 411-1 GEN-6.5.3-03).`,
 	}
 	c.Flags().StringSliceVar(&b.keys, "keys", b.keys, "`LIST` of the algorithms of throw-away keys")
 	c.Flags().DurationVar(&b.duration, "duration", 6*time.Second, "`TIME` that each key is measured, half of it each way")
+	c.Flags().StringVar(&b.isolate, "isolation", hsm.IsolationNone, "`WHERE` PKCS#11 modules run: none, process (one of their own), or both, one after the other")
 	c.Flags().IntVar(&b.sessions, "sessions", 32, "`NUMBER` of sessions that sign at once, where the token has them")
 	return c
 }
@@ -261,6 +263,7 @@ type tokenBench struct {
 	keys     []string
 	duration time.Duration
 	sessions int
+	isolate  string
 }
 
 func (t *tool) tokenBench(ctx context.Context, uris []string, b tokenBench) error {
@@ -283,23 +286,30 @@ func (t *tool) tokenBench(ctx context.Context, uris []string, b tokenBench) erro
 		}
 	}
 	results := []hsm.BenchResult{}
-	err = withTokens(hsm.Config{Settings: hsm.Settings{Sessions: b.sessions}}, func(tokens *hsm.Tokens) error {
-		if err := t.enterPINs(tokens, uris); err != nil {
-			return err
-		}
-		work, err := benchWork(tokens, parsed, uris, b)
-		for i := 0; err == nil && i < len(work); i++ {
-			work[i].Check = check
-			t.note("measuring %s", benchName(work[i]))
-			var r hsm.BenchResult
-			if r, err = tokens.Bench(ctx, work[i]); err == nil {
-				results = append(results, r)
-			}
-		}
-		return err
-	})
+	isolations, err := b.isolations()
 	if err != nil {
 		return err
+	}
+	for _, isolation := range isolations {
+		c := hsm.Config{ModuleEnv: environment(), Settings: hsm.Settings{Sessions: b.sessions, Isolation: isolation}}
+		err := withTokens(c, func(tokens *hsm.Tokens) error {
+			if err := t.enterPINs(tokens, uris); err != nil {
+				return err
+			}
+			work, err := benchWork(tokens, parsed, uris, b)
+			for i := 0; err == nil && i < len(work); i++ {
+				work[i].Check = check
+				t.note("measuring %s, isolation %s", benchName(work[i]), isolation)
+				var r hsm.BenchResult
+				if r, err = tokens.Bench(ctx, work[i]); err == nil {
+					results = append(results, r)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	if t.json {
 		return t.printJSON(results)
@@ -310,6 +320,28 @@ func (t *tool) tokenBench(ctx context.Context, uris []string, b tokenBench) erro
 			fmt.Sprintf("%.0f", r.SignerPerSecond), fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.0f µs", r.VerifyUS)})
 	}
 	return t.table(rows)
+}
+
+// isolations are those that are to be measured.
+func (b tokenBench) isolations() ([]string, error) {
+	switch b.isolate {
+	case hsm.IsolationNone, hsm.IsolationProcess:
+		return []string{b.isolate}, nil
+	case "both":
+		return []string{hsm.IsolationNone, hsm.IsolationProcess}, nil
+	}
+	return nil, badInput("--isolation %q: give none, process or both", b.isolate)
+}
+
+// environment is that of this process: an officer's modules find theirs there.
+func environment() map[string]string {
+	env := make(map[string]string)
+	for _, variable := range os.Environ() {
+		if name, value, found := strings.Cut(variable, "="); found && name != "" {
+			env[name] = value
+		}
+	}
+	return env
 }
 
 // namesKey tells the URI of a key from that of a token.

@@ -39,7 +39,7 @@ func SoftHSM(t testing.TB) *Token {
 	conf := softHSMConf(t, tokens)
 	t.Setenv("SOFTHSM2_CONF", conf)
 	token := &Token{
-		Config: hsm.Config{ModuleEnv: map[string]string{"SOFTHSM2_CONF": conf}},
+		Config: hsm.Config{ModuleEnv: map[string]string{"SOFTHSM2_CONF": conf}, Settings: hsm.Settings{Isolation: os.Getenv("ZEGEL_TEST_ISOLATION")}},
 		Label:  "zegel test",
 		Module: module,
 		Dir:    tokens,

@@ -41,6 +41,12 @@ type TokenSettings struct {
 	// After how long an idle session is asked for its state, so that no firewall drops it and a token that is gone is noticed before somebody needs
 	// it: 1s to 24h. Default 1m.
 	KeepAlive time.Duration `yaml:"keep_alive,omitempty"`
+	// process: each PKCS#11 module runs in a process of its own, so that a call that does not return, or a crash of the module, costs that process and no
+	// restart of the program. none: in the program itself, as in a ceremony unless its script says otherwise. Default process.
+	Isolation string `yaml:"isolation,omitempty"`
+	// How long a call of a PKCS#11 module may take before it counts as hanging: 100ms to 10m. What takes long by nature gets more: starting the
+	// module, making keys. Default 2s.
+	CallTimeout time.Duration `yaml:"call_timeout,omitempty"`
 	// The certifications of the devices that hold keys (EN 319 411-1 GEN-6.5.2-02), which no token tells of itself: in the key inventory, and warned of
 	// before they end. The first that fits a token counts. Under assurance: qualified the ceremony refuses a token without one, and
 	// daemons warn. Optional.
@@ -75,6 +81,12 @@ func (s TokenSettings) Validate(key string) error {
 	if s.KeepAlive != 0 && (s.KeepAlive < time.Second || s.KeepAlive > 24*time.Hour) {
 		return Keyf(key+".keep_alive", "%v: give 1s to 24h, or leave it out for 1m", s.KeepAlive)
 	}
+	if s.Isolation != "" && s.Isolation != isolationNone && s.Isolation != isolationProcess {
+		return Keyf(key+".isolation", "%q: give %s or %s", s.Isolation, isolationProcess, isolationNone)
+	}
+	if s.CallTimeout != 0 && (s.CallTimeout < 100*time.Millisecond || s.CallTimeout > 10*time.Minute) {
+		return Keyf(key+".call_timeout", "%v: give 100ms to 10m, or leave it out for 2s", s.CallTimeout)
+	}
 	for i, c := range s.Certifications {
 		if err := validateCertification(fmt.Sprintf("%s.certifications[%d]", key, i), c); err != nil {
 			return err
@@ -102,6 +114,20 @@ func validateCertification(key string, c Certification) error {
 	}
 	return nil
 }
+
+// ForDaemon are the settings with the default of daemons, which are to live longer than a call that hangs.
+func (s TokenSettings) ForDaemon() TokenSettings {
+	if s.Isolation == "" {
+		s.Isolation = isolationProcess
+	}
+	return s
+}
+
+// The values of tokens.isolation, as package hsm has them.
+const (
+	isolationNone    = "none"
+	isolationProcess = "process"
+)
 
 // maxWaiting is more than a daemon has connections for.
 const maxWaiting = 65536

@@ -14,6 +14,7 @@ import (
 type HungError struct {
 	Function string
 	Limit    time.Duration
+	Stuck    int             // calls of the library, this one among them
 	Returned <-chan struct{} // closed when the call has returned after all; its result is lost
 }
 
@@ -71,7 +72,7 @@ func within[T any](l *limited, f function, call func() (T, error)) (T, error) {
 		return result, err
 	}
 	var none T
-	return none, &HungError{f.String(), limit, done}
+	return none, &HungError{f.String(), limit, l.Stuck(), done}
 }
 
 func (l *limited) do(f function, call func() error) error {
