@@ -54,6 +54,14 @@ func TestNSSConforms(t *testing.T) {
 	hsmtest.Run(t, suite)
 }
 
+// TestRemoteConforms: a client that hands every call to a daemon, as those of network HSMs do, is as good.
+func TestRemoteConforms(t *testing.T) {
+	token := hsmtest.NewRemote(t)
+	suite := token.Suite(t)
+	suite.Twin = twin(token.Token)
+	hsmtest.Run(t, suite)
+}
+
 func twin(token *hsmtest.Token) func(*testing.T, *hsm.Tokens, string, hsm.KeyAlgorithm) {
 	return func(t *testing.T, tokens *hsm.Tokens, object string, algorithm hsm.KeyAlgorithm) {
 		t.Helper()
