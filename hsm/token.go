@@ -196,13 +196,13 @@ type object = pkcs11.ObjectHandle
 // find returns the objects that have all attributes of template, at most 100 of them.
 func (t *token) find(session pkcs11.SessionHandle, template []*pkcs11.Attribute) ([]object, error) {
 	if err := t.ctx.FindObjectsInit(session, template); err != nil {
-		return nil, fmt.Errorf("find objects: C_FindObjectsInit: %w", err)
+		return nil, fmt.Errorf("find objects on token %q: C_FindObjectsInit: %w", t.label, err)
 	}
 	var all []object
 	for len(all) < 100 {
 		found, _, err := t.ctx.FindObjects(session, 100-len(all))
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("find objects: C_FindObjects: %w", err), t.ctx.FindObjectsFinal(session))
+			return nil, errors.Join(fmt.Errorf("find objects on token %q: C_FindObjects: %w", t.label, err), t.ctx.FindObjectsFinal(session))
 		}
 		if len(found) == 0 {
 			break
@@ -210,7 +210,7 @@ func (t *token) find(session pkcs11.SessionHandle, template []*pkcs11.Attribute)
 		all = append(all, found...)
 	}
 	if err := t.ctx.FindObjectsFinal(session); err != nil {
-		return nil, fmt.Errorf("find objects: C_FindObjectsFinal: %w", err)
+		return nil, fmt.Errorf("find objects on token %q: C_FindObjectsFinal: %w", t.label, err)
 	}
 	return all, nil
 }
@@ -222,7 +222,7 @@ func (t *token) attribute(session pkcs11.SessionHandle, o object, kind uint) ([]
 	case errors.Is(err, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("read attribute 0x%x: C_GetAttributeValue: %w", kind, err)
+		return nil, fmt.Errorf("read attribute 0x%x on token %q: C_GetAttributeValue: %w", kind, t.label, err)
 	}
 	return values[0].Value, nil
 }
