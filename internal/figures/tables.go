@@ -116,6 +116,11 @@ func (r *runs) printSigners(w io.Writer) {
 		verify, _ := r.median(name(isolations[0]), "verify-ns")
 		fmt.Fprintf(w, " %s |\n", span(verify))
 	}
+	one, two := "hsm.Group/1", "hsm.Group/2"
+	if ratio, ok := r.ratio(two, one, "signatures/s"); ok {
+		alone, _ := r.median(one, "signatures/s")
+		fmt.Fprintf(w, "\nA key on one token that keeps a network HSM's time makes %s signatures a second with 32 callers, on two such tokens ×%s.\n", digits(alone, 3), digits(ratio, 3))
+	}
 }
 
 func (r *runs) printHTTP(w io.Writer) {
