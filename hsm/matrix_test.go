@@ -65,7 +65,7 @@ func lanes(t *testing.T, n int) []*lane {
 	return all
 }
 
-// open makes new Tokens with the lane's keys, as a restart does.
+// open opens Tokens with the lane's keys.
 func (l *lane) open(t *testing.T, prepare func(*hsm.Tokens)) {
 	t.Helper()
 	var err error
@@ -124,8 +124,9 @@ func (l *lane) try(t *testing.T, c oneCase) {
 		if err := trySign(t, l.key); !errors.Is(err, hsm.ErrPINRefused) {
 			t.Errorf("%s: after the refusal: %v; want another", c, err)
 		}
-		_ = l.tokens.Close() // the token may have lost the login
-		l.open(t, func(*hsm.Tokens) {})
+		if err := l.tokens.Activate(l.URI("sign")); err != nil { // an officer decides
+			t.Errorf("%s: activate: %v", c, err)
+		}
 	default:
 		t.Errorf("%s: %v", c, err)
 	}
