@@ -27,6 +27,9 @@ var called = map[string][]string{
 	"C_SignInit 1 1 restart":      {"C_OpenSession", "C_Login"},
 }
 
+// byKeeper is the function that is called while nobody works.
+const byKeeper = "C_GetSessionInfo"
+
 // lane is a token of its own behind a module of its own: lanes run side by side.
 type lane struct {
 	*hsmtest.Faulty
@@ -40,7 +43,7 @@ type lane struct {
 func lanes(t *testing.T, n int) []*lane {
 	t.Helper()
 	first := hsmtest.NewFaulty(t)
-	first.Config.Sessions = 4
+	first.Config.Sessions, first.Config.KeepAlive = 4, time.Second
 	all := []*lane{{Faulty: first}}
 	for i := range n - 1 {
 		all = append(all, &lane{Faulty: all[i].Beside(t, fmt.Sprint("lane ", i+2))})
@@ -111,6 +114,9 @@ func (l *lane) try(t *testing.T, c oneCase) {
 	t.Helper()
 	l.Break(t, c.trigger, fmt.Sprintf("%s 1 %d %s 0x%x", c.function, c.count, c.action, uint(c.code)))
 	err := l.work(t, c.String())
+	for end := time.Now().Add(3 * time.Second); c.function == byKeeper && l.Calls(t, byKeeper) == 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	calls := l.Calls(t, c.function)
 	if calls == 0 {
 		t.Errorf("%s: was not called", c)
@@ -182,11 +188,43 @@ func matrix() []oneCase {
 	return cases
 }
 
+// Nothing is called by work and repairs that the matrix has not.
+func TestMatrixIsWhole(t *testing.T) {
+	l := lanes(t, 1)[0]
+	known := []string{byKeeper}
+	for _, functions := range called {
+		known = append(known, functions...)
+	}
+	for trigger := range called {
+		l.Break(t, trigger)
+		if err := l.work(t, "after: "+trigger); err != nil {
+			t.Errorf("%s: %v", trigger, err)
+		}
+		for function := range l.Called(t) {
+			if !slices.Contains(known, function) {
+				t.Errorf("%s is called, and not in the matrix", function)
+			}
+		}
+	}
+}
+
+// Every code in answer to the question that keeps idle sessions alive.
+func TestKeeperMatrix(t *testing.T) {
+	var cases []oneCase
+	for code, pin := range hsm.Faults() {
+		cases = append(cases, oneCase{"", byKeeper, "answer", code, 1, pin})
+	}
+	runCases(t, lanes(t, 16), cases)
+}
+
 // Every code × every function that work and its repair call, before and after the call, once and until it is taken back.
 func TestFaultMatrix(t *testing.T) {
-	all := lanes(t, 8)
+	runCases(t, lanes(t, 8), matrix())
+}
+
+// runCases spreads them over the lanes.
+func runCases(t *testing.T, all []*lane, cases []oneCase) {
 	before, files := runtime.NumGoroutine(), openFiles(t)
-	cases := matrix()
 	next := make(chan oneCase)
 	var group sync.WaitGroup
 	for _, l := range all {
