@@ -263,6 +263,36 @@ func TestRepairRefusedPIN(t *testing.T) {
 	sign(t, key)
 }
 
+// A PIN that was entered, and is refused during a repair, is wanted again: entered anew, keys work.
+func TestRepairRefusedPrompt(t *testing.T) {
+	token, tokens, _ := faultyKey(t, 4)
+	uri := bySource(t, token.Token, "a", "prompt")
+	if err := hsm.ChangePIN(tokens, token.URI("a"), "not a secret", "another"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tokens.Enter(uri, []byte("not a secret")); err != nil {
+		t.Fatal(err)
+	}
+	key, err := tokens.Key(uri) // the login of the other URI serves
+	if err != nil {
+		t.Fatal(err)
+	}
+	token.Break(t, "C_SignInit 1 1 lose")
+	if err := trySign(t, key); !errors.Is(err, hsm.ErrPINRefused) {
+		t.Errorf("sign: %v", err)
+	}
+	if list, err := tokens.Access(uri); err != nil || !list[0].Wanted() || list[0].Refused == nil {
+		t.Errorf("%+v, %v; want a token that wants another PIN", list, err)
+	}
+	if err := tokens.Enter(uri, []byte("another")); err != nil {
+		t.Fatal(err)
+	}
+	if err := tokens.Activate(uri); err != nil {
+		t.Fatal(err)
+	}
+	sign(t, key)
+}
+
 // A key that is gone costs others of its token nothing; one that comes back under the old name but is another one signs nothing.
 func TestRepairOtherKey(t *testing.T) {
 	token, tokens, _ := faultyKey(t, 4)

@@ -250,14 +250,17 @@ func (g *Guard) state() (desk.Activation, error) {
 			t.Threshold, t.Shares, t.Entered = set.Threshold, set.Shares, g.collected[a.Shares].numbers()
 		}
 		switch {
-		case a.Refused != nil && !(a.Wanted() && len(t.Entered) > 0):
-			t.State, t.Detail = desk.TokenRefused, fmt.Sprintf("token %s: %v", a.Label, a.Refused)
 		case a.Wanted() && set != nil:
 			t.State, t.Detail = desk.TokenWaiting, fmt.Sprintf("token %s wants %d of %d shares, each from another officer, and has %d", a.Label, set.Threshold, set.Shares, len(t.Entered))
 		case a.Wanted():
 			t.State, t.Detail = desk.TokenWaiting, fmt.Sprintf("token %s wants its PIN", a.Label)
+		case a.Refused != nil:
+			t.State, t.Detail = desk.TokenRefused, fmt.Sprintf("token %s: %v", a.Label, a.Refused)
 		case closed:
 			t.State, t.Detail = desk.TokenDeactivated, fmt.Sprintf("token %s is deactivated", a.Label)
+		}
+		if t.State == desk.TokenWaiting && a.Refused != nil {
+			t.Detail += ": the last one was refused"
 		}
 		state.Active = state.Active && t.State == desk.TokenOpen
 		state.Tokens = append(state.Tokens, t)
