@@ -402,3 +402,27 @@ func TestCheck(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What the reader of requests takes, a strict decoder of encoding/json takes too, and reads the same.
+func FuzzReadRequest(f *testing.F) {
+	for _, text := range []string{`{}`, `{"token":"issuing","pin":"MTIzNA=="}`, `{"share":"eg==","trust":true}`, ` { "pin" : "" } `, `{"pin":"a","pin":"b"}`, `{"token":"\n"}`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r := httptest.NewRequest("POST", "/v1/activation", bytes.NewReader(text))
+		r.Header.Set("Content-Type", "application/json")
+		got, err := readRequest(r)
+		if err != nil {
+			return
+		}
+		var want desk.ActivationRequest
+		decoder := json.NewDecoder(bytes.NewReader(text))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&want); err != nil || decoder.More() {
+			t.Fatalf("%q was read, which encoding/json refuses: %v", text, err)
+		}
+		if got.Token != want.Token || !bytes.Equal(got.PIN, want.PIN) || !bytes.Equal(got.Share, want.Share) || got.Trust != want.Trust {
+			t.Errorf("%q: %+v, encoding/json reads %+v", text, got, want)
+		}
+	})
+}

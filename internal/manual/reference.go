@@ -23,7 +23,7 @@ column may be left out: then there is none. A row of type keys is a group; the r
 | duration | ` + "`12h`, `90m`, `1h30m`, `30s`, `250ms`" + ` |
 | number | decimal, whole |
 | OID | dotted: ` + "`0.4.0.2023.1.1`" + ` |
-| URI of a key | ` + "`pkcs11:token=NAME;object=NAME?module-path=/PATH/MODULE.so&pin-source=file:/PATH`" + ` (RFC 7512), or ` + "`softtoken:object=NAME?dir=/PATH&pin-source=file:/PATH`" + `; a PIN file has mode 0600 |
+| URI of a key | ` + "`pkcs11:token=NAME;object=NAME?module-path=/PATH/MODULE.so&pin-source=file:/PATH`" + ` (RFC 7512), or ` + "`softtoken:object=NAME?dir=/PATH&pin-source=file:/PATH`" + `; a PIN file has mode 0600. Other sources of the PIN: [tokens.md](tokens.md#pins-and-activation) |
 | presence | ` + "`required`, `offered` or `absent`" + ` |
 
 `)
