@@ -155,9 +155,9 @@ func (t *Tokens) activate(u URI) error {
 	if err != nil {
 		return err
 	}
-	if token.refused.Load() != nil || !token.isOpen() { // else a PIN that nothing tries now would take the place of one that works
-		if err := t.pins.readAgain(u); err != nil && !t.pins.holds(u) {
-			return err
+	if refused := token.refused.Load(); refused != nil || !token.isOpen() { // else a PIN that nothing tries now would take the place of one that works
+		if err := t.pins.readAgain(u); err != nil && (refused != nil || !t.pins.holds(u)) {
+			return err // no try is spent on the PIN that was refused
 		}
 		token.refused.Store(nil)
 	}

@@ -237,9 +237,18 @@ func TestRepairRefusedPIN(t *testing.T) {
 	if list, err := tokens.Access(token.URI("a")); err != nil || len(list) != 1 || !errors.Is(list[0].Refused, hsm.ErrPINRefused) {
 		t.Errorf("%+v, %v", list, err)
 	}
-	// activated too early: one more try, no more
 	token.Break(t)
 	token.Forget(t)
+	// activated without a source to read: no try; too early: one more
+	if err := os.Rename(token.PIN, token.PIN+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tokens.Activate(token.URI("a")); err == nil || !strings.Contains(err.Error(), "no such file") || len(token.Answers(t, "C_Login")) > 0 {
+		t.Errorf("activate without a PIN to read: %v, logins %v", err, token.Answers(t, "C_Login"))
+	}
+	if err := os.Rename(token.PIN+".away", token.PIN); err != nil {
+		t.Fatal(err)
+	}
 	if err := tokens.Activate(token.URI("a")); !errors.Is(err, hsm.ErrPINRefused) {
 		t.Errorf("activate with the old PIN: %v", err)
 	}
