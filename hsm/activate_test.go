@@ -160,6 +160,36 @@ func TestDeactivateInTraffic(t *testing.T) {
 	}
 }
 
+// A key group is closed and opened with its tokens, and goes on with one whose fellow refuses its PIN.
+func TestDeactivateGroup(t *testing.T) {
+	first, second, uri := twoTokens(t)
+	tokens := open(t, first.Config)
+	key := openKey(t, tokens, uri)
+	if list, err := tokens.Access(uri); err != nil || len(list) != 2 {
+		t.Fatalf("%+v, %v; want both tokens", list, err)
+	}
+	if err := tokens.Deactivate(); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if err := trySign(t, key); !errors.Is(err, hsm.ErrDeactivated) {
+			t.Errorf("sign: %v", err)
+		}
+	}
+	if err := tokens.Activate(uri); err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []*hsmtest.Faulty{first, second} {
+		token.Forget(t)
+	}
+	for range 4 {
+		sign(t, key)
+	}
+	if logins := len(first.Answers(t, "C_Login")) + len(second.Answers(t, "C_Login")); logins != 0 {
+		t.Errorf("%d logins after the activation", logins)
+	}
+}
+
 // TestPINNotInMemory has a process of its own log in, collect its garbage, and look for the PIN in all of its memory: it is in
 // the locked page only, and nowhere once the tokens are deactivated.
 func TestPINNotInMemory(t *testing.T) {

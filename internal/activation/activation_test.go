@@ -262,6 +262,22 @@ func TestSharesAreForgotten(t *testing.T) {
 	o.share(t, "ben", o.texts[0], 200, "wants its PIN")
 }
 
+// A token of a key group that cannot be reached keeps the others from nothing; a PIN is tried once for all keys of its token.
+func TestGroup(t *testing.T) {
+	o := newOffice(t)
+	absent := func(o *office) string { return strings.Replace(o.split, "/split", "/elsewhere", 1) }
+	o.config.URIs = []string{o.split + "\n  " + absent(o), o.split}
+	o.share(t, "anna", o.texts[0], 200, `"entered":[1]`)
+	o.share(t, "ben", o.texts[1], 200, `"active":true`)
+	if !strings.Contains(o.log.text(), "a token of a key group cannot be opened") {
+		t.Errorf("the log says nothing of the one that is absent: %s", o.log.text())
+	}
+	o = newOffice(t)
+	o.config.URIs = []string{o.split, absent(o)}
+	o.share(t, "anna", o.texts[0], 200, `"entered":[1]`)
+	o.share(t, "ben", o.texts[1], 409, "no such file")
+}
+
 // Only officers with a role act, and a request is read strictly.
 func TestWhoAndHow(t *testing.T) {
 	o := newOffice(t)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -100,7 +101,7 @@ func (g *Guard) activate(r *http.Request, officer desk.Officer) error {
 		}
 		return nil // the answer says who is waited for
 	}
-	if err := g.config.Tokens.Activate(g.config.URIs...); err != nil {
+	if err := g.openTokens(); err != nil {
 		return err
 	}
 	g.note(r.Context(), act{journal.KeyActivated, officer, list, g.takeGivers(), time.Now()})
@@ -109,6 +110,37 @@ func (g *Guard) activate(r *http.Request, officer desk.Officer) error {
 		return g.trust(officer, request.Token)
 	}
 	return nil
+}
+
+// openTokens opens every token, once. Of a key group it is enough that one token works: the others are for the log, unless one refused its PIN,
+// which somebody then has to enter again.
+func (g *Guard) openTokens() error {
+	results, failed := make(map[string]error), make(map[string]error)
+	for _, uri := range g.config.URIs {
+		var causes []error
+		members := strings.Fields(uri)
+		for _, member := range members {
+			list, err := g.config.Tokens.Access(member)
+			if err != nil {
+				return err
+			}
+			name := list[0].Token + " " + list[0].Source
+			if _, tried := results[name]; !tried {
+				results[name] = g.config.Tokens.Activate(member)
+			}
+			if results[name] != nil {
+				causes = append(causes, results[name])
+			}
+		}
+		switch err := errors.Join(causes...); {
+		case err == nil:
+		case len(causes) == len(members) || errors.Is(err, hsm.ErrPINRefused):
+			failed[err.Error()] = err
+		default:
+			g.config.Env.Log.Warn("a token of a key group cannot be opened: the others serve", "error", err)
+		}
+	}
+	return errors.Join(slices.Collect(maps.Values(failed))...)
 }
 
 // trust has a token used again that gave a wrong signature. It is named, so that nobody does it by the way.
