@@ -334,6 +334,31 @@ func TestDestroyed(t *testing.T) {
 	})
 }
 
+// Tokens that cannot keep a backup to trusted keys, or cannot prove what they made, make no key for backup: nothing is left on them.
+func TestNotForBackup(t *testing.T) {
+	for _, c := range []struct {
+		name, says string
+		token      func(testing.TB) *hsmtest.Token
+	}{
+		{"openCryptoki", "does not know CKA_WRAP_WITH_TRUSTED", hsmtest.OpenCryptoki},
+		{"NSS", "CKA_LOCAL is false", func(t testing.TB) *hsmtest.Token { return hsmtest.NSS(t).Token }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := c.token(t)
+			tokens := opened(t, k)
+			if _, err := tokens.GenerateForBackup(k.URI("for-backup"), hsm.RSA3072); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v, want %q", err, c.says)
+			}
+			if _, err := tokens.GenerateTransportKey(k.URI("for-backup")); err == nil {
+				t.Error("a transport key was made: say in docs/tokens.md that this token is good for backups")
+			}
+			if err := hsm.NoObject(tokens, k.URI("for-backup")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func FuzzParseBackup(f *testing.F) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

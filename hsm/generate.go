@@ -43,6 +43,9 @@ func (t *token) generate(owner *Tokens, u URI, o order) (*Key, error) {
 			private = extractable(private)
 		}
 		p, err := t.generatePair(session, mechanism, append(public, specific...), private)
+		if o.protection == forBackup && errors.Is(err, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)) {
+			err = fmt.Errorf("%w: the token does not know CKA_WRAP_WITH_TRUSTED, so it cannot keep a backup to trusted keys: make the key without backup and copy it by the vendor's own means", err)
+		}
 		if err != nil {
 			return t.madeAnyway(session, id, fmt.Errorf("make %s key pair on token %q: C_GenerateKeyPair: %w", algorithm, t.label, err))
 		}

@@ -154,6 +154,7 @@ type TokenInfo struct {
 	Algorithms   []KeyAlgorithm `json:"algorithms"` // of the keys it makes and signs with
 	PSS          bool           `json:"pss"`        // RSA keys sign by RSASSA-PSS, too
 	Wrapping     bool           `json:"wrapping"`   // it can hold a wrapping key
+	Backup       bool           `json:"backup"`     // it has the mechanisms that Tokens.Backup and Restore take
 	RNG          bool           `json:"rng"`        // CKF_RNG: it has a random number generator of its own
 	Software     bool           `json:"software"`   // a softtoken:
 
@@ -195,6 +196,7 @@ func (t *token) facts() TokenInfo {
 		Sessions: cap(t.pool.busy),
 		PSS:      t.has(pkcs11.CKM_RSA_PKCS_PSS),
 		Wrapping: t.has(pkcs11.CKM_AES_KEY_GEN) && t.has(pkcs11.CKM_AES_GCM),
+		Backup:   t.has(pkcs11.CKM_AES_KEY_GEN) && t.keyWrap() != nil && t.has(pkcs11.CKM_RSA_PKCS_OAEP),
 		RNG:      t.info.Flags&pkcs11.CKF_RNG != 0,
 	}
 	certify(t.module.certifications, &info)

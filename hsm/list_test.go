@@ -63,6 +63,9 @@ func TestList(t *testing.T) {
 	if s.Label != k.Label || !s.Initialised || !s.LoginRequired || s.PIN != hsm.PINReady || s.Manufacturer != "SoftHSM project" || s.SerialNumber == "" || s.Module != k.Module {
 		t.Errorf("%+v", s)
 	}
+	if !s.Backup {
+		t.Errorf("SoftHSM has no mechanisms for backups: %+v", s)
+	}
 	if !slices.ContainsFunc(s.Mechanisms, func(m hsm.Mechanism) bool { return m.Name == "CKM_ECDSA" && m.Present }) {
 		t.Errorf("no CKM_ECDSA: %+v", s.Mechanisms)
 	}
