@@ -1,6 +1,7 @@
 package hsm_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -103,7 +104,7 @@ func TestInventoryIsOne(t *testing.T) {
 			t.Errorf("%s: %+v", algorithm, info)
 		}
 		list[0].URI = info.URI // the list's has the id, which the report's had no need of
-		if list[0].KeyInfo != info {
+		if !reflect.DeepEqual(list[0].KeyInfo, info) {
 			t.Errorf("%s: the list says\n%+v\nthe report\n%+v", algorithm, list[0].KeyInfo, info)
 		}
 	}

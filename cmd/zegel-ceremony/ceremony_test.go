@@ -998,6 +998,7 @@ func TestScriptRefused(t *testing.T) {
 		{"key inside the output", []string{"/keys&", "/provider/keys&"}, 2, "the key would lie in the output folder"},
 		{"algorithm", []string{`pin", algorithm: p256`, `pin", algorithm: p224`}, 2, "algorithm: key algorithm p224 is none of the table: take p256"},
 		{"algorithm that few can read", []string{`pin", algorithm: p256`, `pin", algorithm: brainpoolP384r1`}, 2, "GnuTLS and programs in Go cannot read the certificate"},
+		{"backup of a file", []string{`pin", algorithm: p256`, `pin", algorithm: p256, backup: true`}, 2, ".backup: the key is a file"},
 		{"RSA too short", []string{`pin", algorithm: p256`, `pin", algorithm: rsa2048`}, 2, "ETSI TS 119 312 V2.1.1 table 6"},
 		{"scheme with an EC key", []string{`pin", algorithm: p256`, `pin", algorithm: p384, signature_scheme: pss`}, 2, "signature_scheme: signature scheme pss is one of RSA keys"},
 		{"scheme misspelt", []string{`pin", algorithm: p256`, `pin", algorithm: rsa3072, signature_scheme: PSS`}, 2, "write pkcs1v15 or pss"},

@@ -30,6 +30,7 @@ type serviceKeys struct {
 type inventoryLine struct {
 	Key     string `json:"key"`     // its name in the script
 	Purpose string `json:"purpose"` // its one work
+	Backup  bool   `json:"for_backup"`
 	hsm.KeyInfo
 }
 
@@ -52,12 +53,16 @@ func (c *ceremony) generateKeys(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		key, err := c.tokens.Generate(pair.key.URI, hsm.KeyAlgorithm(pair.key.Algorithm))
+		generate := c.tokens.Generate
+		if pair.key.Backup {
+			generate = c.tokens.GenerateForBackup
+		}
+		key, err := generate(pair.key.URI, hsm.KeyAlgorithm(pair.key.Algorithm))
 		if err != nil {
 			return c.notMade(pair.name, pair.key.URI, err)
 		}
 		*pair.into = key
-		if err := c.enter(pair.name, pair.purpose, pair.key.URI, key.Info); err != nil {
+		if err := c.enter(inventoryLine{Key: pair.name, Purpose: pair.purpose, Backup: pair.key.Backup}, pair.key.URI, key.Info); err != nil {
 			return err
 		}
 	}
@@ -73,7 +78,7 @@ func (c *ceremony) generateKeys(ctx context.Context) error {
 			return c.notMade(wrap.name, wrap.uri, err)
 		}
 		*wrap.into = key
-		if err := c.enter(wrap.name, wrap.purpose, wrap.uri, key.Info); err != nil {
+		if err := c.enter(inventoryLine{Key: wrap.name, Purpose: wrap.purpose}, wrap.uri, key.Info); err != nil {
 			return err
 		}
 	}
@@ -175,18 +180,20 @@ func (c *ceremony) exists(name, uri string) {
 }
 
 // enter puts a key that has just been made on the list of what exists, and into the inventory. A key of a qualified
-// provider that its token would give away stops the ceremony (EN 319 411-1 GEN-6.5.2-04).
-func (c *ceremony) enter(name, purpose, uri string, info func() (hsm.KeyInfo, error)) error {
-	c.exists(name, uri)
+// provider that its token would give away stops the ceremony (EN 319 411-1 GEN-6.5.2-04): one that is not for backup must never have been
+// extractable; of one that is, package hsm has seen that only a trusted key can wrap it.
+func (c *ceremony) enter(line inventoryLine, uri string, info func() (hsm.KeyInfo, error)) error {
+	c.exists(line.Key, uri)
 	i, err := info()
 	if err != nil {
-		return fmt.Errorf("key %s: %w", name, err)
+		return fmt.Errorf("key %s: %w", line.Key, err)
 	}
-	if c.Assurance == daemon.AssuranceQualified && !i.Software && !(i.Sensitive && i.NeverExtractable && i.GeneratedOnToken) {
+	if c.Assurance == daemon.AssuranceQualified && !i.Software && !(i.Sensitive && (i.NeverExtractable || line.Backup) && i.GeneratedOnToken) {
 		return fmt.Errorf("key %s: the token reports sensitive %v, never extractable %v, generated on token %v: all three are needed (EN 319 411-1 GEN-6.5.2-04)",
-			name, i.Sensitive, i.NeverExtractable, i.GeneratedOnToken)
+			line.Key, i.Sensitive, i.NeverExtractable, i.GeneratedOnToken)
 	}
-	c.keys.inventory = append(c.keys.inventory, inventoryLine{name, purpose, i})
+	line.KeyInfo = i
+	c.keys.inventory = append(c.keys.inventory, line)
 	return nil
 }
 

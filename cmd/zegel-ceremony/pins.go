@@ -73,14 +73,28 @@ func (s *script) validatePINs() error {
 	if s.Assurance != daemon.AssuranceQualified || s.Ceremony.DualControl != "" {
 		return nil
 	}
+	return s.validateDualControl(len(at))
+}
+
+// validateDualControl wants the PINs of the tokens of root and issuing CA in shares, and so many keepers among the participants that they open them.
+func (s *script) validateDualControl(keepers int) error {
 	for _, use := range s.tokenUses()[:2] { // root and issuing CA
 		u, err := hsm.ParseURI(use.uri)
 		if err != nil {
 			return daemon.Keyf(use.key+".uri", "%w", err)
 		}
-		if !strings.HasPrefix(u.PINSource, "shares:") {
+		file, split := strings.CutPrefix(u.PINSource, "shares:")
+		if !split {
 			return daemon.Keyf(use.key+".uri", "one person could open this token: split its PIN (zegel token split; pin-source=shares:/FILE), or say under "+
 				"ceremony.dual_control how the device wants several people (EN 319 411-1 GEN-6.5.1-04, GEN-6.5.4-01)")
+		}
+		set, err := activation.ReadSet(file)
+		if err != nil {
+			return daemon.Keyf(use.key+".uri", "%w", err)
+		}
+		if keepers < set.Threshold {
+			return daemon.Keyf("ceremony.participants", "%d of them keep a share, and %d open the token of %s: enter share: NUMBER for each keeper (EN 319 411-1 GEN-6.5.1-13, GEN-6.5.4-01)",
+				keepers, set.Threshold, use.key)
 		}
 	}
 	return nil

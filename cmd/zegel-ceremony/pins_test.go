@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/zegel-tsp/zegel/hsm/hsmtest"
+	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/internal/shares"
 )
 
@@ -146,6 +147,33 @@ func TestSplitPIN(t *testing.T) {
 				t.Errorf("ca.yaml: %v\n%s", err, config)
 			}
 		})
+	}
+}
+
+// A qualified provider's script names as many keepers as open the tokens of its CAs.
+func TestKeepersAreNamed(t *testing.T) {
+	r := newSplitRoom(t)
+	uri := "pkcs11:token=t;object=x?pin-source=shares:" + r.set
+	for _, c := range []struct {
+		root    string
+		keepers int
+		want    string
+	}{
+		{uri, 2, ""}, {uri, 3, ""},
+		{uri, 1, "ceremony.participants: 1 of them keep a share, and 2 open the token of keys.root"},
+		{"pkcs11:token=t;object=x?pin-source=prompt", 3, "keys.root.uri: one person could open this token"},
+	} {
+		s := script{Assurance: daemon.AssuranceQualified}
+		s.Keys.Root.URI = c.root
+		for _, other := range []*string{&s.Keys.Issuing.URI, &s.Keys.OCSP.URI, &s.Keys.TSU.URI, &s.Keys.Management.URI, &s.Keys.CAWrap.URI, &s.Keys.TSAWrap.URI, &s.Keys.CACheckpoint.URI, &s.Keys.TSACheckpoint.URI} {
+			*other = uri
+		}
+		for n := range c.keepers {
+			s.Ceremony.Participants = append(s.Ceremony.Participants, participant{Name: fmt.Sprintf("TEST %d", n), Share: n + 1})
+		}
+		if err := s.validatePINs(); (err == nil) != (c.want == "") || !strings.HasPrefix(fmt.Sprint(err), c.want) && c.want != "" {
+			t.Errorf("%d keepers, root %s: %v, want %q", c.keepers, c.root, err, c.want)
+		}
 	}
 }
 

@@ -244,6 +244,9 @@ func (s *script) validateKeys() error {
 		if inside(u.Dir, s.Output) {
 			return daemon.Keyf(key+".uri", "the key would lie in the output folder: give the keys a folder of their own")
 		}
+		if pair, is := s.Keys.pairs()[key]; is && pair.Backup && u.Software {
+			return daemon.Keyf(key+".backup", "the key is a file: copy it; only keys on tokens are made for backup")
+		}
 		if u.Object == "" {
 			return daemon.Keyf(key+".uri", "no object is named: object=NAME is what the key will be called")
 		}

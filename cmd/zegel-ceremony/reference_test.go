@@ -17,6 +17,7 @@ func TestReferenceDefaults(t *testing.T) {
 	}
 	for key, pair := range s.Keys.pairs() {
 		applied[key+".signature_scheme"] = pair.SignatureScheme.ForRSA()
+		applied[key+".backup"] = pair.Backup
 	}
 	for _, fault := range manual.WrongDefaults("../..", "Ceremony script", applied) {
 		t.Error(fault)

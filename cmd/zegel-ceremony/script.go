@@ -119,6 +119,9 @@ type keyURI struct {
 	// (RSASSA-PKCS1-v1_5) or pss (RSASSA-PSS), both with SHA-256 (RFC 8017 §8, TS 119 312 table 6). An EC key has none,
 	// nor has the management key. Default pkcs1v15.
 	SignatureScheme der.Scheme `yaml:"signature_scheme"`
+	// true: zegel token backup can take the key, wrapped under a key that the token's security officer trusts, for another token. The token then no
+	// longer vouches that the key never could leave; for pkcs11: keys only. Default false.
+	Backup bool `yaml:"backup"`
 }
 
 // fixedKeyURI is a key whose algorithm is not a matter of choice.
