@@ -162,7 +162,10 @@ func (t *token) health() (TokenHealth, error) {
 	h.Open, h.Busy, h.Allowed = t.pool.figures()
 	h.Waiting = int(t.pool.waiting.Load())
 	if err := t.trust.check(); err != nil {
-		h.State, h.Reason = StateDistrusted, err.Error()
+		h.State = StateDistrusted
+		if l := t.trust.lost.Load(); l != nil {
+			h.Reason = l.why().Error()
+		}
 		return h, err
 	}
 	if o := t.breaker.now.Load(); o != nil {

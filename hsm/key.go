@@ -262,6 +262,9 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 		}
 		return err
 	})
+	if errors.Is(err, ErrDistrusted) {
+		return nil, err // it names the token
+	}
 	if err != nil {
 		return nil, fmt.Errorf("token %q: %w", k.token.label, err)
 	}

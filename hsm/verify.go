@@ -44,6 +44,7 @@ type trust struct{ lost atomic.Pointer[loss] }
 
 // loss is why and when trust was lost.
 type loss struct {
+	name  string // of what is trusted no more
 	cause error
 	at    time.Time
 }
@@ -51,7 +52,7 @@ type loss struct {
 // lose ends the trust in what is named, for cause, and returns what every later call fails with. The first loss is the one that is
 // logged and kept.
 func (t *trust) lose(log *slog.Logger, name string, cause error) error {
-	if t.lost.CompareAndSwap(nil, &loss{fmt.Errorf("%s: %w: %w", name, ErrDistrusted, cause), time.Now()}) {
+	if t.lost.CompareAndSwap(nil, &loss{name, fmt.Errorf("%w: %w", ErrDistrusted, cause), time.Now()}) {
 		log.Error("a wrong signature or wrapped secret: taken out of service", "token", name, "cause", cause.Error(),
 			"remedy", "have the device examined; its keys are not used until this program is restarted")
 	}
@@ -64,6 +65,10 @@ func (t *trust) check() error {
 	if l == nil {
 		return nil
 	}
+	return fmt.Errorf("%s: %w", l.name, l.why())
+}
+
+func (l *loss) why() error {
 	return fmt.Errorf("%w, on %s: have it examined, and only then restart this program", l.cause, l.at.UTC().Format(time.RFC3339))
 }
 

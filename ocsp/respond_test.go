@@ -367,6 +367,8 @@ func TestRespondInternalError(t *testing.T) {
 	if !strings.Contains(p.log.String(), "token gone") {
 		t.Errorf("the log does not say why: %s", p.log.String())
 	}
+	p.key.err = fmt.Errorf("sign: %w", busy{}) // it works, and has more to do than it can
+	p.mustRefuse(tryLater, p.issue())
 	p.key.err = nil
 	p.ask(serial)
 	// A signature that does not verify never leaves.
@@ -661,3 +663,9 @@ func FuzzRespond(f *testing.F) {
 		}
 	})
 }
+
+// busy is an error that passes, as that of a token whose sessions are all in use.
+type busy struct{}
+
+func (busy) Error() string   { return "busy" }
+func (busy) Temporary() bool { return true }
