@@ -269,7 +269,6 @@ func TestGroupRefused(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"Generate":            func() error { _, err := tokens.Generate(uri, hsm.P256); return err },
 		"GenerateWrappingKey": func() error { _, err := tokens.GenerateWrappingKey(uri); return err },
-		"WrappingKey":         func() error { _, err := tokens.WrappingKey(uri); return err },
 		"Destroy":             func() error { return tokens.Destroy(uri) },
 	} {
 		if err := call(); err == nil || !strings.Contains(err.Error(), "one token at a time") {
@@ -306,5 +305,48 @@ func BenchmarkGroup(b *testing.B) {
 			})
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "signatures/s")
 		})
+	}
+}
+
+// A wrapping key on several tokens opens while one of them is there, and what one wraps the others open.
+func TestWrappingGroup(t *testing.T) {
+	first, second, _ := twoTokens(t)
+	t.Cleanup(func() { first.Break(t); second.Break(t) })
+	first.ImportAES(t, "wrap", bytes.Repeat([]byte{1}, 32))
+	second.ImportAES(t, "wrap", bytes.Repeat([]byte{1}, 32))
+	second.ImportAES(t, "other", bytes.Repeat([]byte{2}, 32))
+	uri := first.URI("wrap") + " " + second.URI("wrap")
+	tokens := open(t, first.Config)
+	if _, err := tokens.WrappingKey(first.URI("wrap") + " " + second.URI("other")); err == nil || !strings.Contains(err.Error(), "hold different keys") || !strings.Contains(err.Error(), "object=other") {
+		t.Errorf("two keys: %v", err)
+	}
+	key, err := tokens.WrappingKey(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped, err := key.Wrap([]byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Break(t, "absent")
+	if secret, err := key.Unwrap(wrapped); err != nil || string(secret) != "secret" {
+		t.Errorf("Unwrap without the first token: %q, %v", secret, err)
+	}
+	if err := tokens.Close(); err != nil {
+		t.Log(err) // the first token is gone
+	}
+	tokens = open(t, first.Config) // as after a restart
+	if key, err = tokens.WrappingKey(uri); err != nil {
+		t.Fatal(err)
+	}
+	if secret, err := key.Unwrap(wrapped); err != nil || string(secret) != "secret" {
+		t.Errorf("Unwrap after a restart without the first token: %q, %v", secret, err)
+	}
+	if _, err := key.Unwrap(append([]byte{}, wrapped[:len(wrapped)-1]...)); !errors.Is(err, hsm.ErrWrapped) {
+		t.Errorf("Unwrap of something else: %v", err)
+	}
+	second.Break(t, "absent")
+	if _, err := key.Wrap([]byte("secret")); err == nil {
+		t.Error("Wrap without any token")
 	}
 }

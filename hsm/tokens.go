@@ -151,18 +151,19 @@ func (t *Tokens) GenerateForBackup(uri string, algorithm KeyAlgorithm) (*Key, er
 	})
 }
 
-// WrappingKey opens the token's AES-256 key that wraps the journal's key-encryption key.
+// WrappingKey opens the token's AES-256 key that wraps the journal's key-encryption key. Of several URIs, one key on several tokens, those that are
+// there are opened, one at least, and have to open what the first has wrapped; each call goes on to the next when one fails. A token that is
+// missing does not join later: the key is used when a journal is opened.
 func (t *Tokens) WrappingKey(uri string) (*WrappingKey, error) {
-	return open(t, "open wrapping key", uri, func(u URI) (*WrappingKey, error) {
-		if u.Software {
-			return t.softWrappingKey(u)
+	return openAny(t, "open wrapping key", uri, func(uris []URI) (*WrappingKey, error) {
+		if len(uris) > 1 {
+			return t.wrappingGroup(uris)
 		}
-		token, err := t.token(u)
-		if err != nil {
-			return nil, err
+		w, err := t.soleWrappingKey(uris[0])
+		if on, ok := w.onToken(); ok {
+			on.needed.Store(true)
 		}
-		token.needed.Store(true)
-		return token.wrappingKey(t, u)
+		return w, err
 	})
 }
 

@@ -28,6 +28,7 @@ type WrappingKey struct {
 	name   string // URI without its query
 	secret secretKey
 	gate   *gate
+	group  []*WrappingKey // the same key on several tokens; nil for one
 }
 
 // secretKey is the AES-256 key that a token or a soft token has.
@@ -46,6 +47,9 @@ type secretKey interface {
 func (w *WrappingKey) Wrap(secret []byte) ([]byte, error) {
 	if len(secret) == 0 || len(secret) > maxSecret {
 		return nil, fmt.Errorf("wrap with %s: a secret of %d bytes, 1 to %d are possible", w.name, len(secret), maxSecret)
+	}
+	if w.group != nil {
+		return w.first(func(m *WrappingKey) ([]byte, error) { return m.Wrap(secret) })
 	}
 	if err := w.gate.enter(); err != nil {
 		return nil, fmt.Errorf("wrap with %s: %w", w.name, err)
@@ -110,6 +114,9 @@ func (w *WrappingKey) Unwrap(wrapped []byte) ([]byte, error) {
 	size := len(wrapped) - 1 - ivSize - tagSize
 	if size < 1 || size > maxSecret || wrapped[0] != wrapVersion {
 		return nil, fmt.Errorf("unwrap with %s: not of the form Wrap makes: %w", w.name, ErrWrapped)
+	}
+	if w.group != nil {
+		return w.first(func(m *WrappingKey) ([]byte, error) { return m.Unwrap(wrapped) })
 	}
 	if err := w.gate.enter(); err != nil {
 		return nil, fmt.Errorf("unwrap with %s: %w", w.name, err)

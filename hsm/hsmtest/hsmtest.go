@@ -143,11 +143,22 @@ func (k *Token) Import(t testing.TB, object string, key crypto.PrivateKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "key.pem")
-	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-	id := sha256.Sum256(der)
-	util := exec.Command("softhsm2-util", "--import", file, "--token", k.Label, "--label", object, "--id", hex.EncodeToString(id[:8]),
-		"--pin", pin)
+	k.importFile(t, object, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// ImportAES does as Import for an AES key of 32 bytes.
+func (k *Token) ImportAES(t testing.TB, object string, key []byte) {
+	t.Helper()
+	k.importFile(t, object, key, "--aes")
+}
+
+func (k *Token) importFile(t testing.TB, object string, key []byte, more ...string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "key")
+	write(t, file, string(key))
+	id := sha256.Sum256(key)
+	util := exec.Command("softhsm2-util", append(more, "--import", file, "--token", k.Label, "--label", object, "--id", hex.EncodeToString(id[:8]),
+		"--pin", pin)...)
 	util.Env = append(os.Environ(), "SOFTHSM2_CONF="+filepath.Join(filepath.Dir(k.Dir), "softhsm2.conf"))
 	if out, err := util.CombinedOutput(); err != nil {
 		t.Fatalf("import a key into SoftHSM: %v: %s", err, out)
