@@ -181,7 +181,7 @@ func (g *group) sign(s signing) ([]byte, error) {
 			case a == nil || a.early && a.from == m: // m is silent, or repairs something
 				waiting = false
 			case a.early:
-			case a.err == nil || errors.Is(a.err, ErrClosed):
+			case a.err == nil || errors.Is(a.err, ErrClosed) || errors.Is(a.err, ErrDeactivated):
 				return a.signature, a.err
 			default:
 				errs = append(errs, a.err)
@@ -346,8 +346,8 @@ func (g *group) join(m *member) error {
 
 // leaveOut has m asked no more, for a pause that grows to longestPause. admitted is what its breaker knew when the call began.
 func (g *group) leaveOut(m *member, admitted *outage, cause error) {
-	if errors.Is(cause, ErrClosed) {
-		return
+	if errors.Is(cause, ErrClosed) || errors.Is(cause, ErrDeactivated) {
+		return // no fault of m
 	}
 	if admitted == nil && m.breaker.now.Load() == nil {
 		g.owner.config.Log.Warn("a member of a key group is left out", "group", g.name, "member", m.where(), "cause", cause.Error())

@@ -29,7 +29,8 @@ const (
 	StateInService    = "in service"
 	StateOutOfService = "out of service" // could not be repaired; tried again within a second
 	StateDistrusted   = "distrusted"     // ErrDistrusted
-	StatePINRefused   = "PIN refused"    // not tried again
+	StatePINRefused   = "PIN refused"    // ErrPINRefused
+	StateDeactivated  = "deactivated"    // ErrDeactivated
 )
 
 // GroupHealth is what Health tells of a key group.
@@ -167,6 +168,14 @@ func (t *token) health() (TokenHealth, error) {
 			h.Reason = l.why().Error()
 		}
 		return h, err
+	}
+	if refused := t.refused.Load(); refused != nil {
+		h.State, h.Reason = StatePINRefused, refused.err.Error()
+		return h, fmt.Errorf("%s: %w", t.name(), refused.err)
+	}
+	if t.module.pins.shut() {
+		h.State = StateDeactivated
+		return h, fmt.Errorf("%s: %w", t.name(), ErrDeactivated)
 	}
 	if o := t.breaker.now.Load(); o != nil {
 		h.State, h.Reason = StateOutOfService, fmt.Sprint(o.cause)

@@ -1,6 +1,7 @@
 package hsm_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -82,4 +83,28 @@ func TestKeepAlive(t *testing.T) {
 		t.Error(err)
 	}
 	wantGoroutines(t, before)
+}
+
+// A PIN that was turned down, and a deactivation, are told as what they are.
+func TestHealthStates(t *testing.T) {
+	token := hsmtest.NewFaulty(t)
+	tokens := open(t, token.Config)
+	t.Cleanup(func() { token.Break(t) })
+	generate(t, tokens, token.URI("a"), hsm.P256)
+	key := openKey(t, tokens, token.URI("a"))
+	becomes(t, tokens, hsm.StateInService)
+	if err := tokens.Deactivate(); err != nil {
+		t.Fatal(err)
+	}
+	becomes(t, tokens, hsm.StateDeactivated)
+	token.Break(t, fmt.Sprintf("C_Login 1 1 answer 0x%x", pkcs11.CKR_PIN_INCORRECT))
+	if err := tokens.Activate(token.URI("a")); !errors.Is(err, hsm.ErrPINRefused) {
+		t.Errorf("Activate: %v", err)
+	}
+	becomes(t, tokens, hsm.StatePINRefused)
+	if err := tokens.Activate(token.URI("a")); err != nil {
+		t.Fatal(err)
+	}
+	becomes(t, tokens, hsm.StateInService)
+	sign(t, key)
 }

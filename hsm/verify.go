@@ -54,7 +54,7 @@ type loss struct {
 func (t *trust) lose(log *slog.Logger, name string, cause error) error {
 	if t.lost.CompareAndSwap(nil, &loss{name, fmt.Errorf("%w: %w", ErrDistrusted, cause), time.Now()}) {
 		log.Error("a wrong signature or wrapped secret: taken out of service", "token", name, "cause", cause.Error(),
-			"remedy", "have the device examined; its keys are not used until this program is restarted")
+			"remedy", "have the device examined; its keys are not used until zegel token activate --trust, or a restart")
 	}
 	return t.check()
 }
@@ -69,7 +69,7 @@ func (t *trust) check() error {
 }
 
 func (l *loss) why() error {
-	return fmt.Errorf("%w, on %s: have it examined, and only then restart this program", l.cause, l.at.UTC().Format(time.RFC3339))
+	return fmt.Errorf("%w, on %s: have it examined, and only then zegel token activate --trust, or restart this program", l.cause, l.at.UTC().Format(time.RFC3339))
 }
 
 // restore trusts again, and reports whether that was lost.
