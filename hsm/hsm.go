@@ -7,13 +7,16 @@
 //	pkcs11:token=issuing;object=ca-2026?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/zegel/pin
 //
 // [Tokens.Key] turns it into a crypto.Signer. The process logs in once per token; signatures run on a bounded pool of sessions
-// of that token and wait when all of them are busy. The object handles of a key are looked up once, when it is opened.
+// of that token and wait when all of them are busy ([ErrBusy]: too many, or too long). The object handles of a key are looked up once, when it is
+// opened. Every signature is verified before it is returned; a token that gave a wrong one is asked no more ([ErrDistrusted]). Several
+// URIs name one key on several tokens, of which one that fails keeps nobody waiting.
 //
 // Sessions, logins and devices that are lost are repaired by the call that finds out, in at most 2 s and without a restart: it
 // opens a new session, then logs in again and finds its key again (the same public key, or [ErrLost]), then initialises the
 // module again, and runs once more after each. The class of each CKR code, which says where that begins, is in the table
 // faults. A call that came to nothing may so have been made twice by the token. When nothing helps, the token's calls fail
-// at once for a while ([ErrUnavailable]) until one of them finds it well. A call that does not return cannot be ended: it keeps its thread and session, and repairs that need it gone fail.
+// at once for a while ([ErrUnavailable]) until one of them finds it well. A token that nobody calls is asked for its state now and then, and
+// repaired likewise. A call that does not return cannot be ended: it keeps its thread and session, and repairs that need it gone fail.
 //
 // A PIN is read from its pin-source at the first login and then kept in locked memory, so that repairs need neither the source nor
 // anybody; [Tokens.Close] and [Tokens.Deactivate] wipe it. With prompt or shares: as pin-source it is entered ([Tokens.Enter]). One that
