@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -92,22 +93,29 @@ func CertificationWarnings(devices []TokenInfo, at time.Time, required bool) (wa
 	return warnings
 }
 
-// Devices describes the tokens that hold the keys that uris name, each token once, in the order of the uris. A uri may name a group. It does
-// not log in.
+// Devices describes the tokens that hold the keys that uris name, each token once, in the order of the uris. A uri may name a group, of which
+// one token at least has to be there; those that are missing are left out. It does not log in.
 func (t *Tokens) Devices(uris ...string) ([]TokenInfo, error) {
 	var list []TokenInfo
 	for _, group := range uris {
+		found := false
+		var missing []error
 		for _, uri := range strings.Fields(group) {
 			info, err := t.Token(uri)
 			if err != nil {
-				return nil, err
+				missing = append(missing, err)
+				continue
 			}
+			found = true
 			same := func(other TokenInfo) bool {
 				return other.Label == info.Label && other.SerialNumber == info.SerialNumber && other.Module == info.Module
 			}
 			if !slices.ContainsFunc(list, same) {
 				list = append(list, info)
 			}
+		}
+		if !found {
+			return nil, errors.Join(missing...)
 		}
 	}
 	return list, nil
