@@ -108,7 +108,7 @@ func TestGroupFailsOver(t *testing.T) {
 				t.Errorf("%d and %d signatures: not spread", first.Calls(t, "C_Sign"), second.Calls(t, "C_Sign"))
 			}
 			first.Break(t, c.orders...)
-			time.Sleep(1500 * time.Millisecond)
+			time.Sleep(700 * time.Millisecond)
 			during := made.Load()
 			first.Break(t)
 			for back := time.Now().Add(4 * time.Second); first.Calls(t, "C_Sign") < 50 && time.Now().Before(back); {
@@ -232,7 +232,7 @@ func TestGroupOtherKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.Import(t, "later", other)
-	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(1200 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		sign(t, key)
 	}
 	if n := second.Calls(t, "C_Sign"); n != 0 {
