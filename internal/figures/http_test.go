@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zegel-tsp/zegel/hsm"
 	"github.com/zegel-tsp/zegel/internal/daemon"
 	"github.com/zegel-tsp/zegel/tsa"
 )
@@ -34,6 +35,9 @@ const staticEnv = "ZEGEL_FIGURES_STATIC"
 
 // TestMain collects garbage as often as the daemons do.
 func TestMain(m *testing.M) {
+	if status, helper := hsm.RunHelper(); helper { // a PKCS#11 module's process
+		os.Exit(status)
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(daemon.GCPercent)
 	}

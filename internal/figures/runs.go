@@ -72,7 +72,10 @@ func (r *runs) median(name, unit string) (float64, bool) {
 
 // ratio is the median of a/b, each taken within one run; false where one was measured in fewer runs than the other.
 func (r *runs) ratio(a, b, unit string) (float64, bool) {
-	over, under := r.values[a][unit], r.values[b][unit]
+	return ratio(r.values[a][unit], r.values[b][unit])
+}
+
+func ratio(over, under []float64) (float64, bool) {
 	if len(over) != len(under) {
 		return 0, false
 	}

@@ -12,20 +12,19 @@ import (
 // without its verification, in turns, and the verification by itself.
 func BenchmarkSigner(b *testing.B) {
 	token := hsmtest.SoftHSM(b)
-	for _, isolation := range isolations {
-		b.Run("isolation="+isolation.name, func(b *testing.B) {
-			config := token.Config
-			tokens := hsm.New(config)
-			defer tokens.Close()
-			for _, algorithm := range signers {
-				b.Run("key="+algorithm.name, func(b *testing.B) {
-					benchmarkSigner(b, tokens, hsm.BenchConfig{
-						URI: hsm.URI{Token: token.Label, ModulePath: token.Module, PINSource: token.PIN}.String(), Algorithm: hsm.KeyAlgorithm(algorithm.name),
-						Duration: 2 * time.Second,
-					})
+	for _, algorithm := range signers {
+		for _, isolation := range isolations {
+			b.Run("key="+algorithm.name+"/isolation="+isolation.name, func(b *testing.B) {
+				config := token.Config
+				config.Isolation = isolation.name
+				tokens := hsm.New(config)
+				defer tokens.Close()
+				benchmarkSigner(b, tokens, hsm.BenchConfig{
+					URI: hsm.URI{Token: token.Label, ModulePath: token.Module, PINSource: token.PIN}.String(), Algorithm: hsm.KeyAlgorithm(algorithm.name),
+					Duration: 2 * time.Second,
 				})
-			}
-		})
+			})
+		}
 	}
 }
 
