@@ -56,7 +56,7 @@ func (p *process) initialize(limits func(function, time.Duration) time.Duration)
 	}
 	answer, err := c.call(&message{function: load})
 	if err != nil && answer != nil && len(answer.texts) == 1 {
-		err = fmt.Errorf("%w: %s", err, answer.texts[0])
+		err = &loadError{string(answer.texts[0]), err}
 	}
 	if err == nil {
 		_, err = c.call(&message{function: initialize})
@@ -309,3 +309,12 @@ func (p *process) DecryptGCM(session pkcs11.SessionHandle, key pkcs11.ObjectHand
 	}
 	return a.text(), nil
 }
+
+// loadError is why the process could not load the library, in its words; the code, which has no name in the binding, is beneath.
+type loadError struct {
+	text string
+	code error
+}
+
+func (e *loadError) Error() string { return e.text }
+func (e *loadError) Unwrap() error { return e.code }
