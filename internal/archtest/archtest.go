@@ -120,7 +120,7 @@ var rooms = map[string][]string{
 	"policy":                       {"policy/algorithms", "internal/der", "internal/strictyaml"},
 	"policy/algorithms":            {"internal/der"},
 	"hsm":                          {"hsm/internal/cryptoki", "internal/durable", "internal/failpoint", "internal/locked"},
-	"hsm/internal/cryptoki":        {},
+	"hsm/internal/cryptoki":        {"internal/locked"},
 	"hsm/hsmtest":                  {"hsm"},
 	"internal/journal":             {"internal/durable", "internal/failpoint"},
 	"internal/journal/journaltest": {"internal/journal"},

@@ -11,5 +11,3 @@ func executable() (string, error) { return os.Executable() }
 
 // attributes: signals of a terminal do not reach the helper process. It ends when its socket is closed.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
-
-func harden() error { return noCores() }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/internal/locked"
 )
 
 const (
@@ -42,8 +44,8 @@ func serveSocket(args []string) error {
 	if len(args) != 2 {
 		return errors.New("this name is for processes that Zegel starts")
 	}
-	if err := harden(); err != nil {
-		return fmt.Errorf("protect the process's memory: %w", err)
+	if err := locked.Process(); err != nil {
+		return err
 	}
 	f := os.NewFile(socketFD, "socket")
 	if f == nil {
