@@ -3,6 +3,7 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/miekg/pkcs11"
 )
@@ -23,10 +24,10 @@ var remedies = map[pkcs11.Error]string{
 	pkcs11.CKR_MECHANISM_INVALID:              "the token, or its own policy (FIPS mode), has not this mechanism for the key",
 }
 
-// withRemedy adds to err what can be done about the code that its token gave.
+// withRemedy adds to err what can be done about the code that its token gave, once.
 func withRemedy(err error) error {
 	var code pkcs11.Error
-	if errors.Is(err, ErrPINRefused) || !errors.As(err, &code) || remedies[code] == "" {
+	if errors.Is(err, ErrPINRefused) || !errors.As(err, &code) || strings.Contains(err.Error(), remedies[code]) {
 		return err
 	}
 	return fmt.Errorf("%w: %s", err, remedies[code])
