@@ -16,7 +16,11 @@
 // module again, and runs once more after each. The class of each CKR code, which says where that begins, is in the table
 // faults. A call that came to nothing may so have been made twice by the token. When nothing helps, the token's calls fail
 // at once for a while ([ErrUnavailable]) until one of them finds it well. A token that nobody calls is asked for its state now and then, and
-// repaired likewise. A call that does not return cannot be ended: it keeps its thread and session, and repairs that need it gone fail.
+// repaired likewise. What only reads goes that way; what makes or destroys a key is asked once.
+//
+// Every call has a limit ([Settings.CallTimeout]). With [IsolationProcess] a module has a process of its own, and a call beyond its limit, or a crash, ends
+// that process and is repaired like a lost module; programs that use it call [RunHelper] first. With [IsolationNone] the caller is freed, but
+// the call is not: it keeps its thread and session, and the module cannot be initialised again until it has returned.
 //
 // A PIN is read from its pin-source at the first login and then kept in locked memory, so that repairs need neither the source nor
 // anybody; [Tokens.Close] and [Tokens.Deactivate] wipe it. With prompt or shares: as pin-source it is entered ([Tokens.Enter]). One that
