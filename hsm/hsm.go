@@ -59,8 +59,8 @@ var (
 	// ErrLost is wrapped by calls on keys when the token, after a repair, shows another key under the name of the one that was
 	// opened. Nothing is signed with that one.
 	ErrLost = errors.New("the token has another key under this name now: restart this program once the token is well")
-	// ErrUnavailable is wrapped by calls on keys while their token could not be repaired. They fail at once for pauses of 100 ms
-	// to 1 s, after which one call tries again: once the token is back, so are its keys.
+	// ErrUnavailable is wrapped by calls on keys while their token could not be repaired. They fail at once for pauses of 100
+	// to 500 ms, after which one call tries again: once the token is back, so are its keys.
 	ErrUnavailable = errors.New("the token is out of service")
 	// ErrBusy is wrapped by calls that no session of their token was free for in time, or that too many others already waited for. The
 	// token works: it was asked for more than it can do. Its Temporary method says so to those who do not know this package.
