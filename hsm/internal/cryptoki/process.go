@@ -228,7 +228,7 @@ func (c *child) call(request *message) (*message, error) {
 		return nil, err
 	}
 	limit := c.limits(request.function, c.limit)
-	timer := time.NewTimer(limit)
+	timer := time.AfterFunc(limit, func() { c.expire(request.id, request.function, limit) }) // the write may block, too
 	defer timer.Stop()
 	if err := c.to.send(request); err != nil {
 		c.fail(fmt.Errorf("write to its socket: %w", err))
@@ -237,10 +237,11 @@ func (c *child) call(request *message) (*message, error) {
 	select {
 	case m = <-answer:
 	case <-c.down:
-		return nil, c.reason
-	case <-timer.C:
-		c.fail(fmt.Errorf("%v has not returned within %v: the process is killed", request.function, limit))
-		return nil, c.reason
+		select {
+		case m = <-answer: // it had answered before
+		default:
+			return nil, c.reason
+		}
 	}
 	switch {
 	case m.function != request.function || m.code == pkcs11.CKR_OK && !m.function.answer().fits(m):
@@ -252,6 +253,16 @@ func (c *child) call(request *message) (*message, error) {
 		return m, &CallError{request.function.part(m.failed), m.code}
 	}
 	return m, m.code
+}
+
+// expire ends a process that has not answered a call within its limit. A caller that has not got round to its answer yet is no reason.
+func (c *child) expire(id uint64, f function, limit time.Duration) {
+	c.mu.Lock()
+	_, waiting := c.calls[id]
+	c.mu.Unlock()
+	if waiting {
+		c.fail(fmt.Errorf("%v has not returned within %v: the process is killed", f, limit))
+	}
 }
 
 // stop ends the process and waits until it has.

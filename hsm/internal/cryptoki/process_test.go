@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -344,5 +345,65 @@ func TestProcessAgain(t *testing.T) {
 	wantGoroutines(t, goroutines)
 	if now := openFiles(t); now > files {
 		t.Errorf("%d files are open, there were %d", now, files)
+	}
+}
+
+// piped is a child behind a pipe, which takes a write only as it is read.
+func piped(t *testing.T, limit time.Duration) (c *child, other net.Conn) {
+	t.Helper()
+	conn, other := net.Pipe()
+	c = &child{log: slog.New(slog.DiscardHandler), limits: func(function, time.Duration) time.Duration { return limit }, kill: func() error { return nil },
+		conn: conn, to: &sender{to: conn}, ended: make(chan struct{}), down: make(chan struct{}), calls: make(map[uint64]chan *message)}
+	close(c.ended)
+	t.Cleanup(func() { c.fail(errors.New("the test is over")); other.Close() })
+	return c, other
+}
+
+// A process that does not even read what it is asked is ended within the limit.
+func TestProcessReadsNothing(t *testing.T) {
+	c, _ := piped(t, 50*time.Millisecond)
+	ended := make(chan error)
+	go func() {
+		_, err := c.call(&message{function: getInfo})
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "C_GetInfo has not returned within 50ms") {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the call has not returned")
+	}
+}
+
+// A caller that is late to its answer, because it writes what others ask or the machine is busy, is no reason to kill the process.
+func TestProcessAnswersLateCaller(t *testing.T) {
+	const limit = 20 * time.Millisecond
+	for range 10 { // of two things that are ready, select takes either
+		c, other := piped(t, limit)
+		go c.read(newReceiver(c.conn))
+		ended := make(chan error)
+		go func() {
+			_, err := c.call(&message{function: finalize})
+			ended <- err
+		}()
+		if _, err := other.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := (&message{id: 1, function: finalize}).encode(make([]byte, 0, 100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other.Write(answer); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * limit)
+		if _, err := other.Read(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
