@@ -2,9 +2,11 @@ package hsm_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -348,5 +350,36 @@ func TestWrappingGroup(t *testing.T) {
 	second.Break(t, "absent")
 	if _, err := key.Wrap([]byte("secret")); err == nil {
 		t.Error("Wrap without any token")
+	}
+}
+
+// The digest is the caller's again once Sign returns, though a token that nobody waits for any more still works on it.
+func TestGroupLateMember(t *testing.T) {
+	first, _, uri := twoTokens(t)
+	first.Config.Isolation = hsm.IsolationProcess
+	tokens := open(t, first.Config)
+	key := openKey(t, tokens, uri)
+	for range 2 {
+		sign(t, key)
+	}
+	first.Break(t, "C_SignInit 1 0 delay 600") // beyond its silence, and within the limit of a call
+	for end := time.Now().Add(10 * time.Second); first.Calls(t, "C_SignInit") == 0 && time.Now().Before(end); {
+		digest := sha256.Sum256([]byte("late"))
+		if _, err := key.Sign(nil, digest[:], crypto.SHA256); err != nil {
+			t.Fatal(err)
+		}
+		clear(digest[:])
+	}
+	for end := time.Now().Add(5 * time.Second); first.Calls(t, "C_Sign") == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the token was never asked")
+		}
+	}
+	time.Sleep(200 * time.Millisecond) // it is verified
+	facts, _ := tokens.Health()
+	for _, h := range facts["tokens"].([]hsm.TokenHealth) {
+		if h.State == hsm.StateDistrusted {
+			t.Errorf("%s is distrusted for the signature of a digest that its caller has changed since: %s", h.Token, h.Reason)
+		}
 	}
 }

@@ -83,6 +83,7 @@ func (k *Key) sign(digest []byte, opts crypto.SignerOpts, v verification) ([]byt
 		return nil, fmt.Errorf("sign with %s: %w", k.name, err)
 	}
 	s.unverified = v == unverified
+	s.input = slices.Clone(digest) // a call that nobody waits for any more reads it still, and the caller's is the caller's again
 	if err := k.gate.enter(); err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", k.name, err)
 	}
