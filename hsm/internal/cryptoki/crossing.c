@@ -118,12 +118,14 @@ ck_ulong crossing_find_objects(void *functions, ck_ulong session, ck_ulong *obje
 
 ck_ulong crossing_find_objects_final(void *functions, ck_ulong session) { return CALL(FIND_OBJECTS_FINAL, (ck_ulong), session); }
 
-ck_ulong crossing_get_attribute_value(void *functions, ck_ulong session, ck_ulong object, struct ck_attribute *a, ck_ulong count) {
+ck_ulong crossing_get_attribute_value(void *functions, ck_ulong session, ck_ulong object, struct ck_attribute *a, ck_ulong count, ck_ulong *room) {
 	ck_ulong code = CALL(GET_ATTRIBUTE_VALUE, (ck_ulong, ck_ulong, attributes, ck_ulong), session, object, a, count);
 	if (code != 0) return code;
 	for (ck_ulong i = 0; i < count; i++) {
+		a[i].value = NULL;
 		if (a[i].length == (ck_ulong)-1) continue; // CK_UNAVAILABLE_INFORMATION
 		if (a[i].length > 1 << 20 || !(a[i].value = calloc(1, a[i].length + 1))) return HOST_MEMORY;
+		room[i] = a[i].length;
 	}
 	return CALL(GET_ATTRIBUTE_VALUE, (ck_ulong, ck_ulong, attributes, ck_ulong), session, object, a, count);
 }

@@ -59,8 +59,8 @@ ck_ulong crossing_logout(void *functions, ck_ulong session);
 ck_ulong crossing_find_objects_init(void *functions, ck_ulong session, struct ck_attribute *a, ck_ulong count);
 ck_ulong crossing_find_objects(void *functions, ck_ulong session, ck_ulong *objects, ck_ulong limit, ck_ulong *count);
 ck_ulong crossing_find_objects_final(void *functions, ck_ulong session);
-// crossing_get_attribute_value asks for the lengths first; the values are then calloc's, for the caller to free.
-ck_ulong crossing_get_attribute_value(void *functions, ck_ulong session, ck_ulong object, struct ck_attribute *a, ck_ulong count);
+// crossing_get_attribute_value asks for the lengths first; the values are then calloc's, for the caller to free, with room for so many octets each.
+ck_ulong crossing_get_attribute_value(void *functions, ck_ulong session, ck_ulong object, struct ck_attribute *a, ck_ulong count, ck_ulong *room);
 ck_ulong crossing_set_attribute_value(void *functions, ck_ulong session, ck_ulong object, struct ck_attribute *a, ck_ulong count);
 ck_ulong crossing_create_object(void *functions, ck_ulong session, struct ck_attribute *a, ck_ulong count, ck_ulong *object);
 ck_ulong crossing_copy_object(void *functions, ck_ulong session, ck_ulong object, struct ck_attribute *a, ck_ulong count, ck_ulong *copy);

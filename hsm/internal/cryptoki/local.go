@@ -256,15 +256,20 @@ func (l *local) GetAttributeValue(session pkcs11.SessionHandle, o pkcs11.ObjectH
 	}
 	t := newTemplate(bare)
 	defer t.free()
-	if err := code(C.crossing_get_attribute_value(l.functions, C.ck_ulong(session), C.ck_ulong(o), t.at, t.count)); err != nil {
+	room := make([]C.ck_ulong, len(wanted)+1)
+	if err := code(C.crossing_get_attribute_value(l.functions, C.ck_ulong(session), C.ck_ulong(o), t.at, t.count, &room[0])); err != nil {
 		return nil, err
 	}
 	values := make([]*pkcs11.Attribute, len(wanted))
 	for i, a := range t.list() {
 		values[i] = &pkcs11.Attribute{Type: wanted[i].Type}
-		if a.value != nil && a.length != ^C.ck_ulong(0) && a.length <= maxFrame {
-			values[i].Value = C.GoBytes(a.value, C.int(a.length))
+		if a.value == nil || a.length == ^C.ck_ulong(0) {
+			continue
 		}
+		if a.length > room[i] { // it has written beyond the room it was given, or lies
+			return nil, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)
+		}
+		values[i].Value = C.GoBytes(a.value, C.int(a.length))
 	}
 	return values, nil
 }

@@ -96,6 +96,22 @@ func TestPINs(t *testing.T) {
 	}
 }
 
+// An attribute is as long as it was said to be before there was room for it; a library that says otherwise shows none of our memory.
+func TestAttributeLengths(t *testing.T) {
+	l := tiny(t)
+	wanted := []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, nil), pkcs11.NewAttribute(pkcs11.CKA_ID, nil)}
+	got, err := l.GetAttributeValue(1, 1, wanted)
+	if err != nil || len(got) != 2 || string(got[0].Value) != "abc" || string(got[1].Value) != "abc" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := l.GetAttributeValue(1, 2, wanted); !errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+		t.Errorf("%d octets, %v", len(got[0].Value), err)
+	}
+	if got, err := l.GetAttributeValue(1, 1, nil); err != nil || len(got) != 0 {
+		t.Errorf("no attribute: %+v, %v", got, err)
+	}
+}
+
 // What is no PKCS#11 library is an error.
 func TestOpenFails(t *testing.T) {
 	text := filepath.Join(t.TempDir(), "text.so")

@@ -61,6 +61,21 @@ static W sign(W session, const char *message, W length, char *out, W *room) {
 	return 0;
 }
 
+struct attribute {
+	W type;
+	void *value;
+	W length;
+};
+
+// An attribute has three octets; of object 2 it says so only until it is asked for them.
+static W get_attribute_value(W session, W object, struct attribute *a, W count) {
+	for (W i = 0; i < count; i++) {
+		if (a[i].value) memcpy(a[i].value, "abc", 3);
+		a[i].length = a[i].value && object == 2 ? 100000 : 3;
+	}
+	return 0;
+}
+
 static struct {
 	unsigned char version[2];
 	W (*f[68])();
@@ -70,7 +85,7 @@ W C_GetFunctionList(void **out) {
 	static int lists;
 	if (lists++) return 0x30; // others give a list of other functions, with a state of their own
 	for (int i = 0; i < 68; i++) list.f[i] = nothing;
-	list.f[9] = init_token, list.f[10] = init_pin, list.f[18] = login, list.f[42] = sign_init, list.f[43] = sign;
+	list.f[9] = init_token, list.f[10] = init_pin, list.f[18] = login, list.f[24] = get_attribute_value, list.f[42] = sign_init, list.f[43] = sign;
 	*out = &list;
 	return 0;
 }
