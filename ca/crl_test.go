@@ -431,6 +431,80 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// tellingKey says of itself whether it can sign.
+type tellingKey struct {
+	*testKey
+	out atomic.Bool
+}
+
+func (k *tellingKey) Ready() error {
+	if k.out.Load() {
+		return errStep
+	}
+	return nil
+}
+
+// After a long outage of a key that tells of it, what is owed is on a CRL within a second or so, and the outage took few numbers.
+func TestRunAfterOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := bubbleProvider(t)
+		key := &tellingKey{testKey: p.key}
+		p.issuer.config.Key = key
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.issuer.Run(ctx) }()
+		serial := p.issue().Serial
+		key.out.Store(true)
+		key.hook(func([]byte) error { return errStep }, nil)
+		if _, err := p.issuer.Revoke(t.Context(), Revocation{Actor: testActor, Serial: serial}); !errors.Is(err, ErrNotPublished) {
+			t.Errorf("got %v", err)
+		}
+		before, err := p.journal.Reserved(p.issuer.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30*time.Minute + lastRetry/2)
+		if now, err := p.journal.Reserved(p.issuer.id); err != nil || now-before > 40 || now-before < 25 {
+			t.Errorf("the outage took %d CRL numbers, %v; want one a minute", now-before, err)
+		}
+		key.hook(nil, nil)
+		key.out.Store(false)
+		time.Sleep(firstRetry + 100*time.Millisecond)
+		synctest.Wait()
+		if _, listed := p.onCRL(serial); !listed {
+			t.Error("not on the CRL a second after the key is back")
+		}
+		stop()
+		<-done
+	})
+}
+
+// Signatures that fail all the time do not put off the CRL that shows whether the key is back.
+func TestRunWhileSignaturesFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := bubbleProvider(t)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.issuer.Run(ctx) }()
+		p.key.hook(func([]byte) error { return errStep }, nil)
+		before, err := p.journal.Reserved(p.issuer.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 40 {
+			if _, err := p.issuer.Issue(t.Context(), p.order()); !errors.Is(err, errStep) {
+				t.Fatalf("got %v", err)
+			}
+			time.Sleep(firstRetry / 4)
+		}
+		if now, err := p.journal.Reserved(p.issuer.id); err != nil || now-before < 3 {
+			t.Errorf("%d CRLs were tried in 10 s, %v; want 3 or more", now-before, err)
+		}
+		stop()
+		<-done
+	})
+}
+
 // A revocation whose CRL failed is tried again within seconds, not at the next regular CRL.
 func TestRunAfterFailedRevocation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -224,43 +224,72 @@ func (i *Issuer) late(crl published, now time.Time) error {
 
 // Run issues a CRL every CRLEvery, counted from the last one for whatever cause, until ctx ends; then
 // it returns nil. After a failure, also one of Revoke's, and after any signature that failed, it tries again
-// after a second, and then less and less often down to once a minute. It closes intents whose abandonment
-// failed in the same rhythm.
+// after a second, and then less and less often down to once a minute, for each try takes a number. A key that
+// tells that it cannot sign (Ready) is asked every second, and tried as soon as it can. It closes intents whose
+// abandonment failed in the same rhythm.
 func (i *Issuer) Run(ctx context.Context) error {
 	var closing sync.WaitGroup
 	defer closing.Wait()
 	closing.Go(func() { i.closeLater(ctx) })
-	retry := time.Duration(0)
+	var after failure
 	for {
-		wait := retry
-		if retry == 0 {
-			wait = i.untilNextCRL()
-		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(after.wait(i.untilNextCRL()))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		case <-i.kick:
 			timer.Stop()
-			if retry == 0 {
-				retry = firstRetry
+			if after.pause == 0 {
+				after.begin(firstRetry)
 			}
 			continue
 		case <-timer.C:
 		}
-		if retry == 0 && i.untilNextCRL() > 0 {
+		if after.pause == 0 && i.untilNextCRL() > 0 {
 			continue // another CRL was issued meanwhile: count from it
+		}
+		if time.Now().Before(after.due) && i.keyReady() != nil {
+			continue
 		}
 		_, err := i.IssueCRL(ctx)
 		switch {
 		case err == nil:
-			retry = 0
+			after = failure{}
 		case ctx.Err() == nil:
-			retry = min(max(2*retry, firstRetry), lastRetry)
-			i.config.Log.Error("CRL failed", "error", err, "retry_in", retry)
+			after.begin(min(max(2*after.pause, firstRetry), lastRetry))
+			after.keyOut = i.keyReady() != nil
+			i.config.Log.Error("CRL failed", "error", err, "retry_in", after.pause)
 		}
 	}
+}
+
+// failure is that Run's last try failed, or somebody else's signature. The zero value: nothing did.
+type failure struct {
+	pause  time.Duration // until the next try; 0: nothing failed
+	due    time.Time     // when that is, however often Run is woken before
+	keyOut bool          // the key could not sign, and it will be seen when it can
+}
+
+func (f *failure) begin(pause time.Duration) { f.pause, f.due = pause, time.Now().Add(pause) }
+
+// wait is how long Run sleeps, where regular is the time until the next CRL.
+func (f *failure) wait(regular time.Duration) time.Duration {
+	switch {
+	case f.pause == 0:
+		return regular
+	case f.keyOut:
+		return min(time.Until(f.due), firstRetry)
+	}
+	return time.Until(f.due)
+}
+
+// keyReady returns why the key is known to be unable to sign. It asks no token; keys that cannot tell are ready.
+func (i *Issuer) keyReady() error {
+	if key, tells := i.config.Key.(interface{ Ready() error }); tells {
+		return key.Ready()
+	}
+	return nil
 }
 
 func (i *Issuer) untilNextCRL() time.Duration {

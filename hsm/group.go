@@ -391,6 +391,11 @@ func (m *member) describe(info *KeyInfo) error {
 
 func (g *group) need() {}
 
+func (g *group) ready() error {
+	_, _, err := g.health()
+	return err
+}
+
 // soleKey opens the key on the one token that u names.
 func (t *Tokens) soleKey(u URI) (*Key, error) {
 	if u.Software {

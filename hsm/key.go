@@ -32,6 +32,8 @@ type privateKey interface {
 	// sign returns a signature that the public half verifies.
 	sign(signing) ([]byte, error)
 	describe(*KeyInfo) error
+	// ready returns why it cannot sign now, as far as is known without asking a token.
+	ready() error
 	// need says that no other token does what this one does not.
 	need()
 }
@@ -67,6 +69,15 @@ func (k *Key) Public() crypto.PublicKey { return k.public }
 // (ErrDistrusted). Sign waits while all sessions of the token are busy.
 func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	return k.sign(digest, opts, verified)
+}
+
+// Ready returns why the key cannot sign now: its token, or every token of its group, is out of service, distrusted, deactivated or has refused the
+// PIN. It asks no token and returns at once. nil says that nothing is known to stand in the way; a token that is back is found within a second.
+func (k *Key) Ready() error {
+	if err := k.private.ready(); err != nil {
+		return fmt.Errorf("sign with %s: %w", k.name, err)
+	}
+	return nil
 }
 
 // verification is whether a signature is held against the public key.
@@ -283,6 +294,11 @@ func (k *tokenKey) sign(s signing) ([]byte, error) {
 
 // errWrongSignature is why a key, or its token, is trusted no more.
 var errWrongSignature = errors.New("the public key does not verify a signature that it made")
+
+func (k *tokenKey) ready() error {
+	_, err := k.token.health()
+	return err
+}
 
 func (k *tokenKey) need() { k.token.needed.Store(true) }
 

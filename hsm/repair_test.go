@@ -491,3 +491,25 @@ func TestRepairTwoTokens(t *testing.T) {
 	time.Sleep(longestPause)
 	sign(t, first)
 }
+
+// A key tells whether its token is in service, and that it is back, without a call.
+func TestReady(t *testing.T) {
+	token, _, key := faultyKey(t, 4)
+	if err := key.Ready(); err != nil {
+		t.Error(err)
+	}
+	token.Break(t, fmt.Sprintf("* 1 0 answer 0x%x", pkcs11.CKR_DEVICE_REMOVED))
+	if err := trySign(t, key); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	if err := key.Ready(); err == nil || !strings.Contains(err.Error(), "CKR_DEVICE_REMOVED") {
+		t.Errorf("during the outage: %v", err)
+	}
+	token.Break(t)
+	for end := time.Now().Add(2 * time.Second); key.Ready() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("2 s after it: %v", key.Ready())
+		}
+	}
+	sign(t, key)
+}

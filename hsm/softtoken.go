@@ -360,6 +360,8 @@ func (k *softKey) compute(s signing) ([]byte, error) {
 
 func (k *softKey) need() { k.needed.Store(true) }
 
+func (k *softKey) ready() error { return k.trust.check() }
+
 func (*softKey) describe(info *KeyInfo) error {
 	describeSoft(info)
 	return nil
