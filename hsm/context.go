@@ -31,7 +31,9 @@ func (k *tokenKey) signOnce(on cryptoki.Library, session pkcs11.SessionHandle, p
 	if !k.uri.hasPIN() {
 		return nil, errors.New("the key wants the PIN for each signature (CKA_ALWAYS_AUTHENTICATE) and the URI has no pin-source: add pin-source=file:/absolute/path to it")
 	}
-	t.contextual.Lock()
+	if err := t.queue(&t.contextual); err != nil {
+		return nil, err
+	}
 	defer t.contextual.Unlock()
 	if refused := t.refused.Load(); refused != nil {
 		return nil, fmt.Errorf("%w (not tried again since)", refused.err)

@@ -282,3 +282,31 @@ func TestIsolationUnknown(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Calls that wait for the login in a line do not each hang in it after the other: once one has not returned, those behind it are refused.
+func TestHangingLoginIsNotQueuedFor(t *testing.T) {
+	const limit, callers = 300 * time.Millisecond, 16
+	token, _, key := isolatedKey(t, hsm.Settings{Sessions: callers, Isolation: hsm.IsolationNone, CallTimeout: limit})
+	token.Break(t, fmt.Sprintf("C_SignInit 1 1 answer 0x%x", pkcs11.CKR_USER_NOT_LOGGED_IN), "C_Login 1 0 delay 1500")
+	begin := time.Now()
+	var group sync.WaitGroup
+	for range callers {
+		group.Go(func() {
+			if err := trySign(t, key); err != nil && !errors.Is(err, hsm.ErrUnavailable) {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if took := time.Since(begin); took > 5*limit {
+		t.Errorf("the last of %d callers heard after %v", callers, took)
+	}
+	token.Break(t)
+	time.Sleep(1600 * time.Millisecond) // they return
+	for end := time.Now().Add(5 * time.Second); trySign(t, key) != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no signature 5 s later")
+		}
+	}
+	time.Sleep(longestPause) // nothing that was begun meanwhile is inside when the module is finalized
+}

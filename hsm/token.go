@@ -80,7 +80,9 @@ func (t *token) withAdmin(u URI, use func(pkcs11.SessionHandle) error) error {
 		return err
 	}
 	defer t.pool.traffic.leave()
-	t.admin.Lock()
+	if err := t.queue(&t.admin); err != nil {
+		return err
+	}
 	defer t.admin.Unlock()
 	if err := t.logIn(u); err != nil {
 		return fmt.Errorf("log in to token %q: %w", t.label, err)
@@ -91,6 +93,18 @@ func (t *token) withAdmin(u URI, use func(pkcs11.SessionHandle) error) error {
 		t.loggedIn = false // the next call opens another session; the login is the process's and holds
 	}
 	return err
+}
+
+// queue locks a mutex that calls into the module are made under. It refuses who waited while one did not return: each in the line would hang
+// in turn, and keep a thread.
+func (t *token) queue(mu *sync.Mutex) error {
+	before := t.breaker.now.Load()
+	mu.Lock()
+	if o := t.breaker.now.Load(); o != nil && o != before && hangs(o.cause) != nil {
+		mu.Unlock()
+		return o.refusal()
+	}
+	return nil
 }
 
 // logIn opens the administrative session and logs the process in, once. The caller holds t.admin.
