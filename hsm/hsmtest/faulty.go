@@ -137,34 +137,46 @@ func (f *Faulty) Called(t testing.TB) map[string]int {
 	t.Helper()
 	called := make(map[string]int)
 	control, err := os.Stat(filepath.Join(f.dir, "control"))
-	if err == nil && control.ModTime().Nanosecond() != f.state(t, 2) {
+	words := f.state(t)
+	if err == nil && control.ModTime().Nanosecond() != words[2] {
 		return called // no call yet
 	}
-	_, list, _ := strings.Cut(faultyModule, "names[COUNT] = {")
-	list, _, _ = strings.Cut(list, "}")
-	for i, name := range strings.Split(list, ",") {
-		if name = strings.Trim(name, "\"\n\t "); name == "" {
-			continue // after the last one
-		}
-		if n := f.state(t, 3+i); n > 0 {
+	for i, name := range functions() {
+		if n := words[3+i]; n > 0 {
 			called[name] = n
 		}
 	}
 	return called
 }
 
+// functions are the names that the module counts calls of, in the order of its counts.
+var functions = sync.OnceValue(func() (names []string) {
+	_, list, _ := strings.Cut(faultyModule, "names[COUNT] = {")
+	list, _, _ = strings.Cut(list, "}")
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.Trim(name, "\"\n\t "); name != "" { // after the last one
+			names = append(names, name)
+		}
+	}
+	return names
+})
+
 // Sessions says how many sessions the module behind has open: those the callers know of, and those that leaked.
 func (f *Faulty) Sessions(t testing.TB) int {
 	t.Helper()
-	return f.state(t, 3+68)
+	return f.state(t)[3+len(functions())]
 }
 
-// state reads one word of faulty.c's struct state.
-func (f *Faulty) state(t testing.TB, word int) int {
+// state reads the first words of faulty.c's struct state: control, calls and the count of sessions.
+func (f *Faulty) state(t testing.TB) []int {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(f.dir, "state"))
-	if err != nil || len(data) < 8*(word+1) {
+	words := make([]int, 3+len(functions())+1)
+	if err != nil || len(data) < 8*len(words) {
 		t.Fatalf("read the faulty module's counts: %d bytes, %v", len(data), err)
 	}
-	return int(binary.NativeEndian.Uint64(data[8*word:]))
+	for i := range words {
+		words[i] = int(binary.NativeEndian.Uint64(data[8*i:]))
+	}
+	return words
 }
