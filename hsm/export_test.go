@@ -9,11 +9,15 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
 	"golang.org/x/sys/unix"
 )
+
+// LimitStart has c give up starting a module in a process of its own after limit.
+func LimitStart(c *Config, limit time.Duration) { c.startLimit = limit }
 
 // Twin makes another pair under the label of uri, and asks the token for no proof of it, which Generate refuses to do.
 func Twin(t *Tokens, uri string, algorithm KeyAlgorithm) error {

@@ -58,40 +58,44 @@ func wantProcesses(t *testing.T, isolation string) {
 
 // One hang or crash, in any function that a signature or its repair needs, costs no signature where the module has a process of its own.
 func TestProcessFaults(t *testing.T) {
-	token, tokens, key := isolatedKey(t, hsm.Settings{Sessions: 4, Isolation: hsm.IsolationProcess, CallTimeout: 200 * time.Millisecond})
-	files, goroutines := openFiles(t), runtime.NumGoroutine()
+	type fault struct{ action, trigger, function string }
+	var faults []fault
 	for _, action := range []string{"hang", "crash"} {
 		for trigger, functions := range called {
 			for _, function := range functions {
-				if !strings.HasPrefix(function, "C_Sign") && trigger == "" {
-					continue // the wrapping key's
-				}
-				token.Break(t, trigger, fmt.Sprintf("%s 1 1 %s", function, action))
-				if err := trySign(t, key); err != nil && !errors.Is(err, hsm.ErrUnavailable) {
-					t.Errorf("%s in %s: %v", action, function, err)
-				}
-				if token.Calls(t, function) == 0 && function != "C_Finalize" && function != "C_GetInfo" {
-					t.Errorf("%s after %q was not called", function, trigger)
-				}
-				begin := time.Now()
-				for err := trySign(t, key); err != nil; err = trySign(t, key) {
-					if time.Since(begin) > 2*time.Second {
-						t.Fatalf("%s in %s: no signature %v later: %v", action, function, time.Since(begin), err)
-					}
-					time.Sleep(time.Millisecond)
+				if strings.HasPrefix(function, "C_Sign") || trigger != "" { // others are the wrapping key's
+					faults = append(faults, fault{action, trigger, function})
 				}
 			}
 		}
 	}
-	token.Break(t)
-	sign(t, key)
-	wantProcesses(t, hsm.IsolationProcess)
-	wantGoroutines(t, goroutines)
-	if n := openFiles(t); n > files {
-		t.Errorf("%d files are open, there were %d", n, files)
-	}
-	if opened, err := hsm.OpenSessions(tokens, token.URI("a")); err != nil || token.Sessions(t) > opened+1 {
-		t.Errorf("%d sessions are open with the token, the pool has %d, %v", token.Sessions(t), opened, err)
+	all := lanes(t, 8, func(c *hsm.Config) {
+		c.Sessions, c.Isolation, c.CallTimeout = 4, hsm.IsolationProcess, 200*time.Millisecond
+		hsm.LimitStart(c, 2*time.Second)
+	})
+	spread(t, all, faults, func(l *lane, f fault) {
+		l.Break(t, f.trigger, fmt.Sprintf("%s 1 1 %s", f.function, f.action))
+		if err := trySign(t, l.key); err != nil && !errors.Is(err, hsm.ErrUnavailable) {
+			t.Errorf("%s in %s: %v", f.action, f.function, err)
+		}
+		if l.Calls(t, f.function) == 0 && f.function != "C_Finalize" && f.function != "C_GetInfo" {
+			t.Errorf("%s after %q was not called", f.function, f.trigger)
+		}
+		begin := time.Now()
+		for err := trySign(t, l.key); err != nil; err = trySign(t, l.key) {
+			if time.Since(begin) > 2*time.Second {
+				t.Errorf("%s in %s: no signature %v later: %v", f.action, f.function, time.Since(begin), err)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	for _, l := range all {
+		l.Break(t)
+		sign(t, l.key)
+		if opened, err := hsm.OpenSessions(l.tokens, l.URI("sign")); err != nil || l.Sessions(t) > opened+1 {
+			t.Errorf("%d sessions are open with the token, the pool has %d, %v", l.Sessions(t), opened, err)
+		}
 	}
 }
 
@@ -178,7 +182,8 @@ func TestHangs(t *testing.T) {
 	token, tokens, key := isolatedKey(t, hsm.Settings{Sessions: 4, Isolation: hsm.IsolationNone, CallTimeout: limit})
 	goroutines := runtime.NumGoroutine()
 	for round := range 3 {
-		token.Break(t, "C_Sign 1 1 delay 2500")
+		// the first call returns when the orders change, the second is answered, the third calls for a repair
+		token.Break(t, "C_Sign 1 1 stall", fmt.Sprintf("C_SignInit 3 0 answer 0x%x", pkcs11.CKR_DEVICE_ERROR))
 		begin := time.Now()
 		if err := trySign(t, key); !errors.Is(err, hsm.ErrUnavailable) || !strings.Contains(err.Error(), "C_SignInit, C_Sign has not returned within 300ms") {
 			t.Fatalf("sign: %v", err)
@@ -189,19 +194,15 @@ func TestHangs(t *testing.T) {
 		if err := trySign(t, key); !errors.Is(err, hsm.ErrUnavailable) {
 			t.Errorf("at once: %v; want a refusal", err)
 		}
-		time.Sleep(longestPause)
-		sign(t, key)
+		wantBack(t, "beside a call that does not return", key)
 		if info, err := key.Info(); err != nil {
 			t.Errorf("look-up: %+v, %v", info, err)
 		}
-		token.Break(t, fmt.Sprintf("C_SignInit 1 0 answer 0x%x", pkcs11.CKR_DEVICE_ERROR))
 		if err := trySign(t, key); !errors.Is(err, hsm.ErrUnavailable) || !strings.Contains(err.Error(), "does not return") {
 			t.Errorf("round %d: sign: %v; want a call that does not return", round, err)
 		}
 		token.Break(t)
-		time.Sleep(2500*time.Millisecond - time.Since(begin) + 100*time.Millisecond)
-		time.Sleep(longestPause)
-		sign(t, key)
+		wantBack(t, "after the call has returned", key)
 	}
 	wantGoroutines(t, goroutines)
 	token.Break(t, "C_SignInit 1 1 answer 0xb3") // a new session, which first closes what is left over

@@ -39,11 +39,11 @@ type lane struct {
 	leaked   int // sessions that are open with the token and nobody knows of
 }
 
-// lanes makes n of them in one SoftHSM folder.
-func lanes(t *testing.T, n int, isolation string) []*lane {
+// lanes makes n of them, all with what configure sets.
+func lanes(t *testing.T, n int, configure func(*hsm.Config)) []*lane {
 	t.Helper()
 	first := hsmtest.NewFaulty(t)
-	first.Config.Sessions, first.Config.KeepAlive, first.Config.Isolation = 4, time.Second, isolation
+	configure(&first.Config)
 	all := []*lane{{Faulty: first}}
 	for i := range n - 1 {
 		all = append(all, &lane{Faulty: all[i].Beside(t, fmt.Sprint("lane ", i+2))})
@@ -193,7 +193,7 @@ func matrix(codes map[pkcs11.Error]bool) []oneCase {
 
 // Nothing is called by work and repairs that the matrix has not.
 func TestMatrixIsWhole(t *testing.T) {
-	l := lanes(t, 1, hsm.IsolationNone)[0]
+	l := lanes(t, 1, matrixSettings(hsm.IsolationNone))[0]
 	known := []string{byKeeper}
 	for _, functions := range called {
 		known = append(known, functions...)
@@ -217,7 +217,9 @@ func TestKeeperMatrix(t *testing.T) {
 	for code, pin := range hsm.Faults() {
 		cases = append(cases, oneCase{"", byKeeper, "answer", code, 1, pin})
 	}
-	runCases(t, lanes(t, 16, hsm.IsolationNone), cases)
+	runCases(t, lanes(t, 16, func(c *hsm.Config) {
+		c.Sessions, c.KeepAlive, c.Isolation = 4, 200*time.Millisecond, hsm.IsolationNone
+	}), cases)
 }
 
 // Every code × every function that work and its repair call, before and after the call, once and until it is taken back, with the module in this
@@ -229,19 +231,29 @@ func TestFaultMatrix(t *testing.T) {
 	for _, code := range broken() {
 		some[pkcs11.Error(code)] = false
 	}
-	t.Run(hsm.IsolationNone, func(t *testing.T) { runCases(t, lanes(t, 16, hsm.IsolationNone), matrix(all)) })
-	t.Run(hsm.IsolationProcess, func(t *testing.T) { runCases(t, lanes(t, 8, hsm.IsolationProcess), matrix(some)) })
+	t.Run(hsm.IsolationNone, func(t *testing.T) { runCases(t, lanes(t, 16, matrixSettings(hsm.IsolationNone)), matrix(all)) })
+	t.Run(hsm.IsolationProcess, func(t *testing.T) { runCases(t, lanes(t, 16, matrixSettings(hsm.IsolationProcess)), matrix(some)) })
 }
 
-// runCases spreads them over the lanes.
+func matrixSettings(isolation string) func(*hsm.Config) {
+	return func(c *hsm.Config) { c.Sessions, c.KeepAlive, c.Isolation = 4, time.Second, isolation }
+}
+
 func runCases(t *testing.T, all []*lane, cases []oneCase) {
+	t.Helper()
+	spread(t, all, cases, func(l *lane, c oneCase) { l.try(t, c) })
+}
+
+// spread tries every case in the next lane that is free. Afterwards nothing is left behind.
+func spread[C any](t *testing.T, all []*lane, cases []C, try func(*lane, C)) {
+	t.Helper()
 	before, files, processes := runtime.NumGoroutine(), openFiles(t), len(helpers(t))
-	next := make(chan oneCase)
+	next := make(chan C)
 	var group sync.WaitGroup
 	for _, l := range all {
 		group.Go(func() {
 			for c := range next {
-				l.try(t, c)
+				try(l, c)
 			}
 		})
 	}

@@ -76,7 +76,7 @@ func (m *module) open(c Config) (err error) {
 		}
 		m.ctx = cryptoki.Limit(m.bare, c.CallTimeout)
 	case IsolationProcess:
-		m.ctx = cryptoki.Isolate(cryptoki.Isolation{Path: m.path, Env: c.ModuleEnv, Limit: c.CallTimeout, Log: m.watch.log})
+		m.ctx = cryptoki.Isolate(cryptoki.Isolation{Path: m.path, Env: c.ModuleEnv, Limit: c.CallTimeout, Start: c.startLimit, Log: m.watch.log})
 		m.bare = m.ctx
 	default:
 		return fmt.Errorf("load PKCS#11 module %s: isolation %q: give %s or %s", m.path, c.Isolation, IsolationNone, IsolationProcess)

@@ -52,6 +52,8 @@ type Config struct {
 	// SecurityOfficer has every login be that of the token's security officer (CKU_SO) by the URI's PIN source. They see public objects only,
 	// sign with nothing, and make the keys that backups are wrapped under. One process is either the officer or the user.
 	SecurityOfficer bool
+	// startLimit is how long starting a module in a process of its own may take; 0: 30 s.
+	startLimit time.Duration
 }
 
 // Tokens are the PKCS#11 tokens and soft tokens a process uses. Safe for concurrent use.

@@ -27,6 +27,7 @@ type Isolation struct {
 	Path  string            // of the library, absolute
 	Env   map[string]string // what it reads from the environment; of this process's it gets the variables of inherited only
 	Limit time.Duration     // how long most calls may take; those that take long by nature get more
+	Start time.Duration     // how long loading the library and its C_Initialize may take each; 0: 30 s
 	Log   *slog.Logger      // gets what the process writes to standard error, and how it ended
 }
 

@@ -44,7 +44,15 @@ func (m *message) and(templates ...[]*pkcs11.Attribute) *message {
 }
 
 // Initialize starts the process, has it load the library, and calls C_Initialize.
-func (p *process) Initialize() error { return p.initialize(function.limit) }
+func (p *process) Initialize() error { return p.initialize(p.limitOf) }
+
+// limitOf is how long a call of f may take.
+func (p *process) limitOf(f function, quick time.Duration) time.Duration {
+	if p.config.Start > 0 && (f == load || f == initialize) {
+		return p.config.Start
+	}
+	return f.limit(quick)
+}
 
 func (p *process) initialize(limits func(function, time.Duration) time.Duration) error {
 	p.mu.Lock()
