@@ -17,7 +17,7 @@ const (
 	faultNone fault = iota
 	// faultRequest: the request is turned down as such. It would be again, so nothing is repaired.
 	faultRequest
-	// faultPIN: the token does not take the PIN. Nothing logs in any more until the process is restarted.
+	// faultPIN: the token does not take the PIN. Nothing logs in any more until Tokens.Activate, or another process.
 	faultPIN
 	// faultGeneral: the code does not say what is broken; vendors' own codes are among these. First repair: a new session.
 	faultGeneral

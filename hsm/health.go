@@ -174,7 +174,7 @@ func (t *token) health() (TokenHealth, error) {
 		return h, fmt.Errorf("%s: %w", t.name(), refused.err)
 	}
 	if t.module.pins.shut() {
-		h.State = StateDeactivated
+		h.State, h.Reason = StateDeactivated, ErrDeactivated.Error()
 		return h, fmt.Errorf("%s: %w", t.name(), ErrDeactivated)
 	}
 	if o := t.breaker.now.Load(); o != nil {

@@ -175,9 +175,9 @@ func (m *module) findToken(u URI, s Settings) (*token, error) {
 	case len(matches) == 1:
 		return m.tokenAt(matches[0], matched, s)
 	case len(present) == 0:
-		return nil, fmt.Errorf("find token with PKCS#11 module %s: no initialised token in any slot: check module_env, the device and its client: %w", m.path, ErrNotFound)
+		return nil, fmt.Errorf("find token with PKCS#11 module %s: no initialised token in any slot: check the module's environment (module_env), the device and its client: %w", m.path, ErrNotFound)
 	case len(matches) == 0:
-		return nil, fmt.Errorf("find token with PKCS#11 module %s: none matches; present: %s: %w", m.path, strings.Join(present, ", "), ErrNotFound)
+		return nil, fmt.Errorf("find token with PKCS#11 module %s: none matches; present: %s: correct the URI, or connect the token: %w", m.path, strings.Join(present, ", "), ErrNotFound)
 	}
 	return nil, fmt.Errorf("find token with PKCS#11 module %s: %d tokens match: add serial= to the URI; present: %s", m.path, len(matches), strings.Join(present, ", "))
 }

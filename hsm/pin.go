@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -267,6 +268,9 @@ func (u URI) readPIN() ([]byte, error) {
 		return nil, fmt.Errorf("%w: pin-source is %s, so people enter the PIN: zegel token activate", ErrPINWanted, u.PINSource)
 	default:
 		pin, err = readPrivateFile(source.at, privateFile{limit: 2 * maxPIN})
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read PIN: %w: put the PIN there, or correct pin-source", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read PIN: %w", err)

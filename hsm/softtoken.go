@@ -69,7 +69,7 @@ func (t *Tokens) readSoftFile(u URI) (softFile, error) {
 		opened, err := age.Decrypt(bytes.NewReader(sealed), identity)
 		var noMatch *age.NoIdentityMatchError
 		if errors.As(err, &noMatch) {
-			return fmt.Errorf("open key file %s: %w: %s does not open it: correct the PIN, then zegel token activate", path, ErrPINRefused, u.pinOrigin())
+			return fmt.Errorf("open key file %s: %w: %s does not open it: correct the PIN, then zegel token activate where a daemon runs, else start again", path, ErrPINRefused, u.pinOrigin())
 		}
 		if err != nil {
 			return fmt.Errorf("open key file %s: %w", path, err)

@@ -179,7 +179,7 @@ func (t *token) explainLogin(u URI, err error) error {
 	var remedy string
 	switch code {
 	case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE:
-		remedy = "correct the PIN, then zegel token activate; until then it is not tried again, because tokens lock after a few wrong PINs"
+		remedy = "correct the PIN, then zegel token activate where a daemon runs, else start again; until then it is not tried again, because tokens lock after a few wrong PINs"
 		if info, err := t.ctx.GetTokenInfo(t.slot); err == nil {
 			info.Flags = t.module.pinFlags(info.Flags)
 			switch {

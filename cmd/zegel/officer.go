@@ -394,7 +394,7 @@ func (t *tool) printStatus(list []desk.Status) error {
 		tokens, _ := s.Facts["tokens"].([]any)
 		for _, each := range tokens {
 			if token, ok := each.(map[string]any); ok && token["state"] != hsm.StateInService {
-				t.note("%s: token %q (serial %v) is %v: %v", s.Daemon, token["token"], token["serial"], token["state"], token["reason"])
+				t.note("%s: token %q (serial %v): %v: %v", s.Daemon, token["token"], token["serial"], token["state"], token["reason"])
 			}
 		}
 		if warnings, ok := s.Facts["warnings"].([]any); ok {

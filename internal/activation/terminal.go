@@ -26,6 +26,9 @@ func (t Terminal) Secret(question string) ([]byte, error) {
 	fmt.Fprintf(t.Out, "%s: ", question)
 	secret, err := t.read()
 	fmt.Fprintln(t.Out)
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read %s: the input has ended: %w: enter it at a terminal, or give a line for each question", question, err)
+	}
 	if err != nil {
 		clear(secret)
 		return nil, fmt.Errorf("read %s: %w", question, err)
@@ -116,7 +119,7 @@ func (t Terminal) join(a hsm.Access, e *Entered) ([]byte, error) {
 	for mistakes := 0; len(list) < set.Threshold; {
 		share, err := t.share(set, list)
 		if err != nil {
-			if mistakes++; mistakes == maxMistakes {
+			if mistakes++; mistakes == maxMistakes || errors.Is(err, io.EOF) { // nobody is there any more
 				return nil, err
 			}
 			fmt.Fprintf(t.Out, "%v\n", err)

@@ -80,7 +80,7 @@ func ReadPrivate(path string) ([]byte, error) {
 		return nil, err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %04o, so that others may use it: chmod 600 it, and if others may have read it, replace the key", path, mode)
+		return nil, fmt.Errorf("%s has mode %04o, so that others may use it: chmod 600 it, and if others may have read it, replace what it holds", path, mode)
 	}
 	if info.Size() > 1<<20 {
 		return nil, fmt.Errorf("%s has %d octets: that is no key file", path, info.Size())
