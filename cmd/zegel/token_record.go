@@ -60,7 +60,7 @@ func (t *tool) withRecorder(ctx context.Context, path string, do func(*recorder)
 			"with --record FILE and enter it later with zegel token record FILE")
 	}
 	return t.withCA(func(ca *desk.Client) error {
-		if _, err := ca.Entries(ctx, 0, 1); err != nil {
+		if err := ca.MayRecordKeyDuty(ctx); err != nil {
 			return fmt.Errorf("nothing was done: the CA, whose journal is to have the record, refuses or cannot be reached (--record FILE keeps it in a file, to be entered later): %w", err)
 		}
 		return do(&recorder{t: t, client: ca})

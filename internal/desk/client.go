@@ -114,6 +114,17 @@ func (c *Client) RecordKeyDuty(ctx context.Context, duty KeyDuty) (KeyDutyReply,
 	return reply, c.call(ctx, http.MethodPost, "/v1/key-duties", duty, &reply)
 }
 
+// MayRecordKeyDuty reports, by a nil error, that RecordKeyDuty would be heard: the CA is there and ready, and the officer has the role. It sends a
+// duty without an act, which the CA refuses as unreadable once it has looked at the role, so that nothing is recorded.
+func (c *Client) MayRecordKeyDuty(ctx context.Context) error {
+	_, err := c.RecordKeyDuty(ctx, KeyDuty{})
+	var refused *Error
+	if errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
+		return nil
+	}
+	return err
+}
+
 // VerifyJournal has the daemon verify its own journal. Faults are in the report, not in the error.
 func (c *Client) VerifyJournal(ctx context.Context) (Report, error) {
 	var reply Report
