@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +40,9 @@ a daemon's configuration has.`,
 		Example: `  zegel token list --module /usr/lib/softhsm/libsofthsm2.so
   zegel token list 'pkcs11:token=issuing?module-path=/usr/lib/softhsm/libsofthsm2.so' --json`,
 		RunE: func(_ *cobra.Command, uris []string) error {
+			if module != "" && !filepath.IsAbs(module) {
+				return badInput("list tokens: --module %s is not an absolute path: begin it with /", module)
+			}
 			if module != "" {
 				uris = append([]string{hsm.URI{ModulePath: module}.String()}, uris...)
 			}
@@ -103,8 +107,25 @@ func checkTokenURIs(uris []string) ([]hsm.URI, error) {
 			if u.HasPINValue() {
 				return nil, badInput("%s: a pin-value on the command line is for everyone to read: give pin-source=file:/absolute/path, and change that PIN", u.Name())
 			}
+			if !u.Software && u.ModulePath == "" {
+				return nil, badInput("%s: the URI has no module-path: add ?module-path=/absolute/path/of/the/pkcs11/module.so", u.Name())
+			}
 		}
 		list = append(list, members[0])
+	}
+	return list, nil
+}
+
+// checkKeyURIs is checkTokenURIs for what is done on one token at a time: a key group is refused.
+func checkKeyURIs(uris ...string) ([]hsm.URI, error) {
+	list, err := checkTokenURIs(uris)
+	if err != nil {
+		return nil, err
+	}
+	for _, uri := range uris {
+		if members, err := hsm.ParseURIs(uri); err == nil && len(members) > 1 {
+			return nil, badInput("%s is a key group, and this is done on one token at a time: give one of its URIs", members[0].Name()+" …")
+		}
 	}
 	return list, nil
 }

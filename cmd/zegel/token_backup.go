@@ -45,7 +45,7 @@ generate said at the other token. Destroy the key (type=public in its URI) when 
 }
 
 func (t *tool) tokenTrust(ctx context.Context, uri string, f trustFlags) error {
-	parsed, err := checkTokenURIs([]string{uri})
+	parsed, err := checkKeyURIs(uri)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,9 @@ func (t *tool) tokenTrust(ctx context.Context, uri string, f trustFlags) error {
 		if err := r.keep(ctx, duty); err != nil {
 			return fmt.Errorf("the key is trusted, but: %w", err)
 		}
-		return r.tell(dutyReply{Act: duty.Act, File: f.public, SHA256: ""})
+		key := hsm.KeyRecord{Label: parsed[0].Object}
+		key.URI, key.PublicKeySHA256 = parsed[0].Name(), digest
+		return r.tell(dutyReply{Act: duty.Act, Key: &key, File: f.public})
 	})
 }
 
@@ -101,7 +103,7 @@ zegel token record --act cloned.`,
 }
 
 func (t *tool) tokenBackup(ctx context.Context, uri string, f backupFlags) error {
-	if _, err := checkTokenURIs([]string{uri, f.under}); err != nil {
+	if _, err := checkKeyURIs(uri, f.under); err != nil {
 		return err
 	}
 	if err := newFile("--out", f.out); err != nil {
@@ -167,7 +169,7 @@ but the token no longer vouches that it was made there.`,
 }
 
 func (t *tool) tokenRestore(ctx context.Context, path string, f restoreFlags) error {
-	if _, err := checkTokenURIs([]string{f.to, f.under}); err != nil {
+	if _, err := checkKeyURIs(f.to, f.under); err != nil {
 		return err
 	}
 	text, err := readInput(ctx, path, maxBackupFile)

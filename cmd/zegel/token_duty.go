@@ -83,8 +83,12 @@ func (f generateFlags) check() error {
 }
 
 func (t *tool) tokenGenerate(ctx context.Context, uri string, f generateFlags) error {
-	if _, err := checkTokenURIs([]string{uri}); err != nil {
+	parsed, err := checkKeyURIs(uri)
+	if err != nil {
 		return err
+	}
+	if parsed[0].Object == "" {
+		return badInput("generate key %s: the URI has no object: a new key needs a label, add object=LABEL to it", parsed[0].Name())
 	}
 	if err := f.check(); err != nil {
 		return err
@@ -216,7 +220,7 @@ Copies elsewhere, backups among them, are keys of their own.`,
 }
 
 func (t *tool) tokenDestroy(ctx context.Context, uri string, f destroyFlags) error {
-	parsed, err := checkTokenURIs([]string{uri})
+	parsed, err := checkKeyURIs(uri)
 	if err != nil {
 		return err
 	}

@@ -174,7 +174,10 @@ func (r *recorder) tell(reply dutyReply) error {
 	}
 	what := reply.Act
 	if k := reply.Key; k != nil {
-		what = fmt.Sprintf("%s: %s\n  %s, %s", reply.Act, k.URI, k.Algorithm, protectionWords(*k))
+		what = fmt.Sprintf("%s: %s", reply.Act, k.URI)
+		if k.Token != "" { // else a public key alone, which nothing protects
+			what += fmt.Sprintf("\n  %s, %s", k.Algorithm, protectionWords(*k))
+		}
 		if k.PublicKeySHA256 != "" {
 			what += "\n  SHA-256 of the public key " + k.PublicKeySHA256
 		}
