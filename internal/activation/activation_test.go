@@ -236,7 +236,7 @@ func TestTwoOfficers(t *testing.T) {
 	if got := len(o.pending); got != 3 {
 		t.Errorf("%d acts are to be recorded, want two activations and a deactivation", got)
 	}
-	if a := o.pending[0]; a.officer.ID != people()[1].ID || !slices.Equal(a.givers, []string{people()[0].ID, people()[1].ID}) {
+	if a := o.pending[0]; a.officer.ID != people()[1].ID || !slices.Equal(a.givers[o.file], []string{people()[0].ID, people()[1].ID}) {
 		t.Errorf("the first activation is recorded as %+v", a)
 	}
 }

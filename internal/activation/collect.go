@@ -163,9 +163,11 @@ func (g *Guard) join(a hsm.Access, set *shares.Set, c *collection) error {
 	if err != nil {
 		return refuse(http.StatusConflict, "%w", err)
 	}
+	var givers []string
 	for _, h := range c.held {
-		g.givers = append(g.givers, strings.ToLower(h.officer))
+		givers = append(givers, strings.ToLower(h.officer))
 	}
+	g.givers[a.Shares] = givers // in place of those whose PIN the token refused
 	return g.config.Tokens.Enter(enterURI(a), pin)
 }
 

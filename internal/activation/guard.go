@@ -45,7 +45,7 @@ type Guard struct {
 
 	mu        sync.Mutex
 	collected map[string]*collection // by file; guarded by mu
-	givers    []string               // ids of the officers whose shares opened a PIN, until the activation is recorded; guarded by mu
+	givers    map[string][]string    // by file: ids of the officers whose shares opened the PIN, until the activation is recorded; guarded by mu
 	pending   []act                  // what is to be recorded once there is a journal; guarded by mu
 	record    func(context.Context, act) error
 	opened    chan struct{} // closed by the first activation that opened all
@@ -55,7 +55,7 @@ type Guard struct {
 // New reads the files of shares that uris name, and touches no token.
 func New(c Config) (*Guard, error) {
 	c.URIs = slices.DeleteFunc(slices.Clone(c.URIs), func(uri string) bool { return uri == "" })
-	g := &Guard{config: c, life: ShareLife, collected: make(map[string]*collection), opened: make(chan struct{})}
+	g := &Guard{config: c, life: ShareLife, collected: make(map[string]*collection), givers: make(map[string][]string), opened: make(chan struct{})}
 	var err error
 	g.sets, err = readSets(c.URIs)
 	return g, err

@@ -170,19 +170,20 @@ func (g *Guard) deactivate(r *http.Request, officer desk.Officer) error {
 		c.wipe()
 		delete(g.collected, file)
 	}
+	clear(g.givers)
 	g.mu.Unlock()
 	err = g.config.Tokens.Deactivate()
 	g.note(r.Context(), act{journal.KeyDeactivated, officer, list, nil, time.Now()})
 	return err
 }
 
-// takeGivers are the officers whose shares the activation took.
-func (g *Guard) takeGivers() []string {
+// takeGivers are the officers whose shares the activation took, by the file of the shares.
+func (g *Guard) takeGivers() map[string][]string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	list := g.givers
-	g.givers = nil
-	return list
+	givers := g.givers
+	g.givers = make(map[string][]string)
+	return givers
 }
 
 // act is what an officer did, for log and journal.
@@ -190,7 +191,7 @@ type act struct {
 	what    journal.KeyAct
 	officer desk.Officer
 	tokens  []hsm.Access
-	givers  []string // ids of those whose shares it took
+	givers  map[string][]string // ids of those whose shares it took, by the file of the shares
 	at      time.Time
 }
 
@@ -228,8 +229,8 @@ func (g *Guard) RecordIn(ctx context.Context, j *journal.Journal) error {
 		}
 		for _, t := range a.tokens {
 			facts := map[string]any{"token": t.Label, "uri": t.Token, "pin_source": t.Source}
-			if t.Shares != "" && len(a.givers) > 0 {
-				facts["officers"] = a.givers
+			if givers := a.givers[t.Shares]; len(givers) > 0 {
+				facts["officers"] = givers
 			}
 			details, err := json.Marshal(facts)
 			if err != nil {
