@@ -99,7 +99,7 @@ func (t *Tokens) Enter(uri string, pin []byte) error {
 		return fmt.Errorf("enter PIN of %s: %w", u.tokenName(), err)
 	}
 	defer t.gate.leave()
-	if err := t.pins.put(u, pin); err != nil {
+	if err := t.pins.enter(u, pin); err != nil {
 		return fmt.Errorf("enter PIN of %s: %w", u.tokenName(), err)
 	}
 	return nil

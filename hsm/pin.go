@@ -112,10 +112,13 @@ func (u URI) tokenName() string {
 type pins struct {
 	mu   sync.Mutex
 	held map[string]*locked.Secret // by holder
+	next map[string]bool           // by holder: entered, and not tried yet, so that the next activation takes it and not what the source says
 	off  bool                      // nothing is read, and nobody logs in
 }
 
-func newPINs() *pins { return &pins{held: make(map[string]*locked.Secret)} }
+func newPINs() *pins {
+	return &pins{held: make(map[string]*locked.Secret), next: make(map[string]bool)}
+}
 
 // turnOff wipes every PIN and has none read, until turnOn.
 func (p *pins) turnOff() {
@@ -202,8 +205,32 @@ func (p *pins) put(u URI, pin []byte) error {
 	return nil
 }
 
-// readAgain replaces the PIN by what its source says now, where that can be read twice. It keeps the old one where it cannot.
+// enter is put for a PIN that somebody entered: it is tried before its source is read again.
+func (p *pins) enter(u URI, pin []byte) error {
+	if err := p.put(u, pin); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next[u.holder()] = true
+	return nil
+}
+
+// takeEntered reports whether u's PIN was entered and not tried since, once.
+func (p *pins) takeEntered(u URI) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	entered := p.next[u.holder()]
+	delete(p.next, u.holder())
+	return entered
+}
+
+// readAgain replaces the PIN by what its source says now, where that can be read twice. It keeps the old one where it cannot, and one that was
+// entered for this activation.
 func (p *pins) readAgain(u URI) error {
+	if p.takeEntered(u) {
+		return nil
+	}
 	source, err := parsePINSource(u.PINSource)
 	if err != nil || source.kind != pinFile && source.kind != pinCredential {
 		return nil // a pin-value, or nothing that could be read
@@ -230,6 +257,7 @@ func (p *pins) drop(u URI) {
 		secret.Wipe()
 		delete(p.held, u.holder())
 	}
+	delete(p.next, u.holder())
 }
 
 // dropEntered wipes u's PIN if people enter it, so that it is wanted again.
@@ -247,6 +275,7 @@ func (p *pins) wipe() {
 		secret.Wipe()
 	}
 	clear(p.held)
+	clear(p.next)
 }
 
 // readPIN reads u's PIN from its source. The caller wipes it.
