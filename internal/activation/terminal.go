@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"golang.org/x/term"
 
@@ -41,7 +43,7 @@ func (t Terminal) Secret(question string) ([]byte, error) {
 
 func (t Terminal) read() ([]byte, error) {
 	if fd := int(t.In.Fd()); term.IsTerminal(fd) {
-		return term.ReadPassword(fd)
+		return readHidden(fd)
 	}
 	line := make([]byte, maxSecret)
 	for n := 0; n < len(line); n++ { // one byte at a time: what follows is the answer to the next question
@@ -59,6 +61,36 @@ func (t Terminal) read() ([]byte, error) {
 	}
 	clear(line)
 	return nil, fmt.Errorf("longer than %d bytes", maxSecret)
+}
+
+// errInterrupted ends what is entered: whoever was asked wants to stop.
+var errInterrupted = errors.New("interrupted")
+
+// readHidden is term.ReadPassword that a signal ends, with the terminal as it was before. A program that waits for the signal elsewhere would
+// go on reading, and one that dies of it would leave a terminal that shows nothing.
+func readHidden(fd int) ([]byte, error) {
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+	type line struct {
+		secret []byte
+		err    error
+	}
+	read := make(chan line, 1)
+	go func() { // after a signal it reads on until the program ends
+		secret, err := term.ReadPassword(fd)
+		read <- line{secret, err}
+	}()
+	select {
+	case l := <-read:
+		return l.secret, l.err
+	case <-signals:
+		return nil, errors.Join(errInterrupted, term.Restore(fd, before))
+	}
 }
 
 // Entered is a PIN that was entered at a terminal, for a record.
@@ -119,7 +151,7 @@ func (t Terminal) join(a hsm.Access, e *Entered) ([]byte, error) {
 	for mistakes := 0; len(list) < set.Threshold; {
 		share, err := t.share(set, list)
 		if err != nil {
-			if mistakes++; mistakes == maxMistakes || errors.Is(err, io.EOF) { // nobody is there any more
+			if mistakes++; mistakes == maxMistakes || errors.Is(err, io.EOF) || errors.Is(err, errInterrupted) { // nobody is there any more
 				return nil, err
 			}
 			fmt.Fprintf(t.Out, "%v\n", err)
