@@ -73,11 +73,12 @@ func (s *script) validatePINs() error {
 	if s.Assurance != daemon.AssuranceQualified || s.Ceremony.DualControl != "" {
 		return nil
 	}
-	return s.validateDualControl(len(at))
+	return s.validateDualControl(keepers)
 }
 
-// validateDualControl wants the PINs of the tokens of root and issuing CA in shares, and so many keepers among the participants that they open them.
-func (s *script) validateDualControl(keepers int) error {
+// validateDualControl wants the PINs of the tokens of root and issuing CA in shares, and so many keepers of them, by number, among the participants
+// that they open them.
+func (s *script) validateDualControl(keepers map[int]string) error {
 	for _, use := range s.tokenUses()[:2] { // root and issuing CA
 		u, err := hsm.ParseURI(use.uri)
 		if err != nil {
@@ -92,9 +93,15 @@ func (s *script) validateDualControl(keepers int) error {
 		if err != nil {
 			return daemon.Keyf(use.key+".uri", "%w", err)
 		}
-		if keepers < set.Threshold {
+		there := 0
+		for number := 1; number <= set.Shares; number++ {
+			if keepers[number] != "" {
+				there++
+			}
+		}
+		if there < set.Threshold {
 			return daemon.Keyf("ceremony.participants", "%d of them keep a share, and %d open the token of %s: enter share: NUMBER for each keeper (EN 319 411-1 GEN-6.5.1-13, GEN-6.5.4-01)",
-				keepers, set.Threshold, use.key)
+				there, set.Threshold, use.key)
 		}
 	}
 	return nil

@@ -157,11 +157,13 @@ func TestKeepersAreNamed(t *testing.T) {
 	for _, c := range []struct {
 		root    string
 		keepers int
+		from    int // the first one's number
 		want    string
 	}{
-		{uri, 2, ""}, {uri, 3, ""},
-		{uri, 1, "ceremony.participants: 1 of them keep a share, and 2 open the token of keys.root"},
-		{"pkcs11:token=t;object=x?pin-source=prompt", 3, "keys.root.uri: one person could open this token"},
+		{uri, 2, 1, ""}, {uri, 3, 1, ""},
+		{uri, 3, 3, "ceremony.participants: 1 of them keep a share, and 2 open the token of keys.root"}, // there are 3 shares: no 4 and 5
+		{uri, 1, 1, "ceremony.participants: 1 of them keep a share, and 2 open the token of keys.root"},
+		{"pkcs11:token=t;object=x?pin-source=prompt", 3, 1, "keys.root.uri: one person could open this token"},
 	} {
 		s := script{Assurance: daemon.AssuranceQualified}
 		s.Keys.Root.URI = c.root
@@ -169,7 +171,7 @@ func TestKeepersAreNamed(t *testing.T) {
 			*other = uri
 		}
 		for n := range c.keepers {
-			s.Ceremony.Participants = append(s.Ceremony.Participants, participant{Name: fmt.Sprintf("TEST %d", n), Share: n + 1})
+			s.Ceremony.Participants = append(s.Ceremony.Participants, participant{Name: fmt.Sprintf("TEST %d", n), Share: n + c.from})
 		}
 		if err := s.validatePINs(); (err == nil) != (c.want == "") || !strings.HasPrefix(fmt.Sprint(err), c.want) && c.want != "" {
 			t.Errorf("%d keepers, root %s: %v, want %q", c.keepers, c.root, err, c.want)
