@@ -60,6 +60,9 @@ func readDuty(request desk.KeyDuty) (duty journal.KeyDuty, err error) {
 	if duty.Act, err = journal.ParseKeyAct(request.Act); err != nil {
 		return duty, err
 	}
+	if duty.Act == journal.KeyActivated || duty.Act == journal.KeyDeactivated {
+		return duty, fmt.Errorf("read act: %s is recorded by the daemon whose tokens it is, and by nobody else", duty.Act)
+	}
 	if request.PublicKeySHA256 != "" {
 		digest, err := hex.DecodeString(request.PublicKeySHA256)
 		if err != nil || len(digest) != len(duty.PublicKey) || [32]byte(digest) == duty.PublicKey {

@@ -71,6 +71,8 @@ func TestKeyDutyRefused(t *testing.T) {
 	}{
 		"no act":             {desk.KeyDuty{Details: details}, 400},
 		"unknown act":        {desk.KeyDuty{Act: "lost", Details: details}, 400},
+		"activation forged":  {desk.KeyDuty{Act: "activated", Details: details}, 400},
+		"and the end of one": {desk.KeyDuty{Act: "deactivated", Details: details}, 400},
 		"no details":         {desk.KeyDuty{Act: "cloned"}, 400},
 		"endless details":    {desk.KeyDuty{Act: "cloned", Details: map[string]string{"note": strings.Repeat("x", 17<<10)}}, 400},
 		"digest of nothing":  {desk.KeyDuty{Act: "cloned", PublicKeySHA256: strings.Repeat("00", 32), Details: details}, 400},
