@@ -283,6 +283,12 @@ func TestOfficerOnly(t *testing.T) {
 		if err := user.ImportTransportKey(k.URI("x"), public); err == nil || !strings.Contains(err.Error(), "security officer") {
 			t.Error(err)
 		}
+		if err := hsm.GenerateModifiable(user, k.URI("loose")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := user.Restore(hsm.NewTestBackup(public), k.URI("ca"), k.URI("loose")); err == nil || !strings.Contains(err.Error(), "CKA_MODIFIABLE true") {
+			t.Errorf("a key that can be modified unwraps: %v", err)
+		}
 		if err := hsm.UnwrapRaw(user, k.URI("transport"), nil, false); err == nil {
 			t.Error("a transport key signs, or unwraps what is not protected")
 		}

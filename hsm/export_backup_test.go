@@ -33,6 +33,17 @@ func GenerateUntrusted(t *Tokens, uri string) error {
 	})
 }
 
+// GenerateModifiable makes a key that unwraps as the copy of a backup key does, but can be modified.
+func GenerateModifiable(t *Tokens, uri string) error {
+	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
+		attribute := pkcs11.NewAttribute
+		_, err := k.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)},
+			append(protectedTemplate(pkcs11.CKO_SECRET_KEY, u.Object, []byte(u.Object)), attribute(pkcs11.CKA_VALUE_LEN, 32), attribute(pkcs11.CKA_UNWRAP, true),
+				attribute(pkcs11.CKA_WRAP, false), attribute(pkcs11.CKA_ENCRYPT, false), attribute(pkcs11.CKA_DECRYPT, false)))
+		return err
+	})
+}
+
 // WrapRaw wraps the pair of uri under the secret key of under, asking nobody but the token.
 func WrapRaw(t *Tokens, uri, under string) error {
 	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
