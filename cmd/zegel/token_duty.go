@@ -212,7 +212,7 @@ Copies elsewhere, backups among them, are keys of their own.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return t.tokenDestroy(c.Context(), args[0], f) },
 	}
-	c.Flags().StringVar(&f.confirm, "confirm", "", "`WORD`: the SHA-256 of the public key, or of a key that has none its label")
+	c.Flags().StringVar(&f.confirm, "confirm", "", "`WORD`: the SHA-256 of the public key, or of a key that has none its label, else its id")
 	c.Flags().BoolVar(&f.inUse, "in-use", false, "destroy the key of a CA that the configuration names")
 	c.Flags().StringVar(&f.record, "record", "", recordUsage)
 	_ = c.MarkFlagRequired("confirm") // fails only for a flag that is not there
@@ -230,7 +230,7 @@ func (t *tool) tokenDestroy(ctx context.Context, uri string, f destroyFlags) err
 	return t.withRecorder(ctx, f.record, func(r *recorder) error {
 		return t.withOpened(hsm.Config{}, []string{uri}, func(tokens *hsm.Tokens) error {
 			key := hsm.KeyRecord{Label: parsed[0].Object}
-			key.URI = parsed[0].Name()
+			key.URI, key.ID = parsed[0].Name(), hex.EncodeToString(parsed[0].ID)
 			if parsed[0].Type != "public" {
 				if key, err = oneKey(tokens, uri); err != nil {
 					return err
@@ -250,11 +250,14 @@ func (t *tool) mayDestroy(key hsm.KeyRecord, f destroyFlags) error {
 	if want == "" {
 		want, what = key.Label, "its label"
 	}
+	if want == "" { // what has no name is not destroyed by confirming nothing
+		want, what = key.ID, "its id"
+	}
 	given := f.confirm
 	if key.PublicKeySHA256 != "" {
 		given = strings.ToLower(strings.ReplaceAll(given, ":", ""))
 	}
-	if given != want {
+	if given != want || want == "" {
 		return badInput("destroy key: --confirm is not that of %s: give %s, %s, if this is the key that is to be gone for ever", key.URI, what, want)
 	}
 	if f.inUse || key.PublicKeySHA256 == "" || !t.configured() {
