@@ -98,6 +98,9 @@ func parseBackup(text []byte) (*Backup, error) {
 	if id, err := hex.DecodeString(b.ID); err != nil || len(id) == 0 || len(id) > 255 {
 		return nil, errors.New("id: want 1 to 255 octets in hex")
 	}
+	if _, err := hex.DecodeString(b.Under.ID); err != nil {
+		return nil, errors.New("under.id: want hex")
+	}
 	if len(b.Wrapped) == 0 {
 		return nil, errors.New("wrapped is empty")
 	}

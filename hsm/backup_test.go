@@ -406,7 +406,7 @@ func TestParseBackup(t *testing.T) {
 	for from, to := range map[string]string{
 		`"version":1`: `"version":2`, `"kind":"key pair"`: `"kind":"key"`, `"label":"ca"`: `"label":""`, `"id":"0102"`: `"id":"xx"`,
 		`"algorithm":"ed25519"`: `"algorithm":"p256"`, `CKM_AES_KEY_WRAP_PAD`: `CKM_RSA_PKCS_OAEP`, `{"version"`: `{"more":1,"version"`, `"public_key":"M`: `"public_key":"A`,
-		`"wrapped":"AQI="`: `"wrapped":""`,
+		`"wrapped":"AQI="`: `"wrapped":""`, `"under":{"label":"","id":""`: `"under":{"label":"","id":"\u001b[2J"`,
 	} {
 		changed := strings.Replace(string(text), from, to, 1)
 		if changed == string(text) {

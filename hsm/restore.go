@@ -72,7 +72,7 @@ func (t *token) unwrapWith(session pkcs11.SessionHandle, w unwrapping, key objec
 		return t.ctx.UnwrapKey(session, []*pkcs11.Mechanism{w.mechanism}, key, b.Wrapped, template)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("unwrap key on token %q: C_UnwrapKey: %w: the file was changed or is wrapped under another key (%s, id %s)", t.label, err, b.Under.Label, b.Under.ID)
+		return 0, fmt.Errorf("unwrap key on token %q: C_UnwrapKey: %w: the file was changed or is wrapped under another key (%q, id %s)", t.label, err, b.Under.Label, b.Under.ID)
 	}
 	return o, nil
 }
