@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,7 +82,7 @@ func (r *recorder) keep(ctx context.Context, duty desk.KeyDuty) error {
 	if r.client != nil {
 		reply, err := r.client.RecordKeyDuty(ctx, duty)
 		if err != nil {
-			return fmt.Errorf("%w\n  it is in no journal: once the CA can be reached, enter it: %s", err, recordCommand(duty))
+			return notKept(err, duty)
 		}
 		r.made = append(r.made, reply.Entry)
 		return nil
@@ -90,6 +91,15 @@ func (r *recorder) keep(ctx context.Context, duty desk.KeyDuty) error {
 	duty.DoneAt = &now
 	r.file.Duties = append(r.file.Duties, duty)
 	return r.write()
+}
+
+// notKept says what is to be done about a duty that the CA did not say it has recorded.
+func notKept(err error, duty desk.KeyDuty) error {
+	refused, answered := errors.AsType[*desk.Error](err)
+	if answered && refused.Status < 500 || errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%w\n  it is in no journal: once the CA takes it, enter it: %s", err, recordCommand(duty))
+	}
+	return fmt.Errorf("%w\n  whether it is in the CA's journal is not known: look at its last entries, and where it is not, enter it: %s", err, recordCommand(duty))
 }
 
 func (r *recorder) write() error {
