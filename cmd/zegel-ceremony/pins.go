@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -221,7 +220,7 @@ func (s *script) keeper(number int) string {
 // readShares reads the files of shares that a script holds a ceremony with.
 func readShares(files []string) (list []shares.Share, err error) {
 	for _, file := range files {
-		text, err := os.ReadFile(file)
+		text, err := daemon.ReadPrivate(file)
 		if err != nil {
 			return list, fmt.Errorf("read share: %w", err)
 		}

@@ -215,6 +215,12 @@ func TestSplitPINRefused(t *testing.T) {
 		"too few files":  {func(_ *testing.T, r splitRoom) ([]string, []string) { return nil, r.texts[:1] }, "1 of 2"},
 		"one file twice": {func(_ *testing.T, r splitRoom) ([]string, []string) { return nil, []string{r.texts[0], r.texts[0]} }, "entered already"},
 		"no such file":   {func(_ *testing.T, r splitRoom) ([]string, []string) { return nil, []string{"/none"} }, "read share: open /none"},
+		"for everyone to read": {func(t *testing.T, r splitRoom) ([]string, []string) {
+			if err := os.Chmod(r.texts[1], 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return nil, r.texts[:2]
+		}, "has mode 0644"},
 		"mistyped": {func(t *testing.T, r splitRoom) ([]string, []string) {
 			line := r.line(t, 1)
 			return slices.Repeat([]string{line[:len(line)-1] + "z"}, 3), nil
