@@ -313,6 +313,12 @@ func (t *tool) tokenRecordFile(ctx context.Context, path string) error {
 	if err != nil {
 		return badInput("%s: %w", path, err)
 	}
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return badInput("%s is no file, which could keep what was entered of it", path)
+	}
+	if err := writableFolder(path); err != nil {
+		return badInput("record key duty: %w: %s is to keep what was entered of it", err, path)
+	}
 	if len(f.Entries) == len(f.Duties) {
 		return badInput("%s was entered already, as entries %v", path, f.Entries)
 	}
