@@ -20,6 +20,7 @@ import (
 	"time"
 
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/time/rate"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -81,6 +82,8 @@ type Authority struct {
 	extensions  []byte // TSTInfo.extensions
 	unitOctet   byte   // first of every serial number
 	facts       map[string]any
+
+	logSlow, logFailure rate.Sometimes // a line a second: requests come from anybody, and the metric counts them all
 }
 
 // New checks everything that can be checked before a request comes: key, certificate, chain, policy,
@@ -117,6 +120,7 @@ func newAuthority(c Config, j recorder) (*Authority, error) {
 		accuracyDER: marshalAccuracy(c.Accuracy),
 		unitOctet:   1 + unit.hash[0]%0x7f, // 01 to 7F: the INTEGER is positive and minimal
 	}
+	a.logSlow.Interval, a.logFailure.Interval = time.Second, time.Second
 	if err := a.setPolicies(c.Policy, c.Policies); err != nil {
 		return nil, fmt.Errorf("make time-stamping authority: %w", err)
 	}
@@ -248,9 +252,9 @@ func (a *Authority) refuse(err error) []byte {
 		return marshalRejection(info, text) // the client went away: nobody reads it, and nothing is wrong
 	case errors.Is(err, errBusy):
 	case errors.Is(err, errSlow):
-		a.log.Warn("no token: timeNotAvailable", "error", err)
+		a.logSlow.Do(func() { a.log.Warn("no token: timeNotAvailable", "error", err) })
 	case info == SystemFailure:
-		a.log.Error("no token: systemFailure", "error", err)
+		a.logFailure.Do(func() { a.log.Error("no token: systemFailure", "error", err) })
 	}
 	a.metrics.refused(info, err)
 	return marshalRejection(info, text)

@@ -370,3 +370,20 @@ func TestRespondClientGone(t *testing.T) {
 		t.Errorf("%d clock changes recorded, want 1", n)
 	}
 }
+
+// TestRespondLogsSeldom: anybody may ask while a token is away, and must not fill the disk by it; the metric counts every refusal.
+func TestRespondLogsSeldom(t *testing.T) {
+	key := newP256(t)
+	var log bytes.Buffer
+	b := newBench(t, key, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	b.Authority.unit.key = brokenKey{Signer: key}
+	const asked = 200
+	began := time.Now()
+	for range asked {
+		refused(t, b.ask(t, "data", nil))
+	}
+	may := 1 + int(time.Since(began)/time.Second)
+	if n := strings.Count(log.String(), "no token: systemFailure"); n == 0 || n > may {
+		t.Errorf("%d lines for %d requests; want 1 to %d", n, asked, may)
+	}
+}
