@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/miekg/pkcs11"
 )
@@ -91,14 +92,18 @@ func ofEach[T any](members []string, list func(string) ([]T, error)) ([]T, error
 	return all, nil
 }
 
-// moduleOf returns the loaded module of u.
+// moduleOf returns the loaded module of u. One that takes long to load keeps nobody from others.
 func (t *Tokens) moduleOf(u URI) (*module, error) {
 	if u.ModulePath == "" {
 		return nil, errors.New("the URI has no module-path: add ?module-path=/absolute/path/of/the/pkcs11/module.so")
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if m := t.modules[u.ModulePath]; m != nil {
+	if m := t.loaded(u.ModulePath); m != nil {
+		return m, nil
+	}
+	turn := t.loadingTurn(u.ModulePath)
+	turn.Lock()
+	defer turn.Unlock()
+	if m := t.loaded(u.ModulePath); m != nil {
 		return m, nil
 	}
 	m, err := loadModule(u.ModulePath, t.config, t.watch)
@@ -107,10 +112,33 @@ func (t *Tokens) moduleOf(u URI) (*module, error) {
 	}
 	m.pins = t.pins
 	m.officer = t.config.SecurityOfficer
-	t.modules[u.ModulePath] = m
 	m.certifications = t.config.Certifications
+	t.mu.Lock()
+	t.modules[u.ModulePath] = m
+	t.mu.Unlock()
 	t.keeper.start(t)
 	return m, nil
+}
+
+func (t *Tokens) loaded(path string) *module {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.modules[path]
+}
+
+// loadingTurn is held by who loads the module. In this process one is loaded at a time, for each reads the environment that the next one sets.
+func (t *Tokens) loadingTurn(path string) *sync.Mutex {
+	if t.config.Isolation != IsolationProcess {
+		path = ""
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	turn := t.loading[path]
+	if turn == nil {
+		turn = new(sync.Mutex)
+		t.loading[path] = turn
+	}
+	return turn
 }
 
 // states asks every slot that has a token. The caller holds Tokens.mu and m.mu.

@@ -311,3 +311,31 @@ func TestHangingLoginIsNotQueuedFor(t *testing.T) {
 	}
 	time.Sleep(longestPause) // nothing that was begun meanwhile is inside when the module is finalized
 }
+
+// A module that takes long to load keeps nobody from the others.
+func TestSlowLoad(t *testing.T) {
+	first := hsmtest.NewFaulty(t)
+	second := first.Beside(t, "second")
+	second.Config.Isolation = hsm.IsolationProcess
+	tokens := open(t, second.Config)
+	first.Break(t, "C_Initialize 1 0 delay 3000")
+	slow := make(chan error)
+	go func() {
+		_, err := tokens.List(first.URI(""))
+		slow <- err
+	}()
+	time.Sleep(200 * time.Millisecond)
+	begin := time.Now()
+	if _, err := tokens.List(second.URI("")); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("the other module took %v", took)
+	}
+	if err := <-slow; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took < 2*time.Second {
+		t.Errorf("the slow one took %v only", took)
+	}
+}

@@ -65,8 +65,9 @@ type Tokens struct {
 	pins   *pins
 
 	mu      sync.Mutex
-	modules map[string]*module   // by path; each is loaded once
-	soft    map[forgettable]bool // keys of soft tokens that are in memory
+	modules map[string]*module     // by path; each is loaded once
+	loading map[string]*sync.Mutex // by path, as loadingTurn
+	soft    map[forgettable]bool   // keys of soft tokens that are in memory
 }
 
 // New touches no token yet.
@@ -96,7 +97,7 @@ func New(c Config) *Tokens {
 			c.Log.Error("no metrics of tokens", "error", err)
 		}
 	}
-	return &Tokens{config: c, watch: w, pins: newPINs(), modules: make(map[string]*module), soft: make(map[forgettable]bool)}
+	return &Tokens{config: c, watch: w, pins: newPINs(), modules: make(map[string]*module), loading: make(map[string]*sync.Mutex), soft: make(map[forgettable]bool)}
 }
 
 // Key opens the one key pair that uri names (RFC 7512, or softtoken:); an error says what was found instead. A private key that
