@@ -66,8 +66,6 @@ func (t *Tokens) List(uri string) ([]TokenState, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list tokens: %w", err)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	var states []TokenState
 	err = m.ask(func() (err error) {
 		states, err = m.states(u, t.config.Settings)
@@ -141,7 +139,7 @@ func (t *Tokens) loadingTurn(path string) *sync.Mutex {
 	return turn
 }
 
-// states asks every slot that has a token. The caller holds Tokens.mu and m.mu.
+// states asks every slot that has a token. The caller holds m.mu.
 func (m *module) states(u URI, s Settings) ([]TokenState, error) {
 	if err := m.checkLibrary(u.Library); err != nil {
 		return nil, err
