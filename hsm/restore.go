@@ -220,9 +220,11 @@ func publicTemplateOf(public crypto.PublicKey, u URI) (template []*pkcs11.Attrib
 	return nil, 0, fmt.Errorf("a public key of type %T", public)
 }
 
-// checkUnwrapping wants what makes a key safe to unwrap others with: it would otherwise open the backup for whoever has the PIN.
+// checkUnwrapping wants what makes a key safe to unwrap others with: it would otherwise open the backup for whoever has the PIN, at once
+// or, being modifiable, later.
 func (t *token) checkUnwrapping(session pkcs11.SessionHandle, key object) error {
-	for i, kind := range []uint{pkcs11.CKA_UNWRAP, pkcs11.CKA_SENSITIVE, pkcs11.CKA_PRIVATE, pkcs11.CKA_DECRYPT, pkcs11.CKA_EXTRACTABLE} {
+	for i, kind := range []uint{pkcs11.CKA_UNWRAP, pkcs11.CKA_SENSITIVE, pkcs11.CKA_PRIVATE, pkcs11.CKA_DECRYPT, pkcs11.CKA_EXTRACTABLE,
+		pkcs11.CKA_MODIFIABLE, pkcs11.CKA_WRAP} {
 		set, err := t.flag(session, key, kind)
 		if err != nil {
 			return err
