@@ -339,3 +339,53 @@ func TestSlowLoad(t *testing.T) {
 		t.Errorf("the slow one took %v only", took)
 	}
 }
+
+// A token that comes back while another one of its module works is seen by one more process of the module, and is back within 2 s.
+func TestTokenReturnsBesideAnother(t *testing.T) {
+	token := hsmtest.SoftHSM(t)
+	token.Config.Isolation = hsm.IsolationProcess
+	before := folders(t, token.Dir)
+	token.Init(t, secondToken)
+	var gone string
+	for name := range folders(t, token.Dir) {
+		if !before[name] {
+			gone = filepath.Join(token.Dir, name)
+		}
+	}
+	tokens := open(t, token.Config)
+	stays := generate(t, tokens, token.URI("a"), hsm.P256)
+	leaves := generate(t, tokens, strings.Replace(token.URI("b"), "zegel%20test", secondToken, 1), hsm.P256)
+	for range 2 {
+		if err := os.Rename(gone, token.Dir+".away"); err != nil {
+			t.Fatal(err)
+		}
+		for begin := time.Now(); time.Since(begin) < time.Second; { // long enough for the repair that disturbs the other
+			if err := trySign(t, leaves); err != nil && !errors.Is(err, hsm.ErrUnavailable) {
+				t.Fatal(err)
+			}
+			sign(t, stays)
+		}
+		if err := trySign(t, leaves); !errors.Is(err, hsm.ErrUnavailable) {
+			t.Errorf("sign without a token: %v", err)
+		}
+		if err := os.Rename(token.Dir+".away", gone); err != nil {
+			t.Fatal(err)
+		}
+		wantBack(t, "the second token", leaves)
+		sign(t, stays)
+	}
+}
+
+// folders are the names in dir.
+func folders(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make(map[string]bool)
+	for _, f := range list {
+		names[f.Name()] = true
+	}
+	return names
+}

@@ -20,9 +20,10 @@ type module struct {
 	path      string
 	watch     *watch
 	ctx       cryptoki.Library
-	bare      cryptoki.Library // ctx without limits, where it runs in this process: for measurements
-	owned     bool             // we initialised it, so we finalize it
-	officer   bool             // logins are the security officer's
+	bare      cryptoki.Library        // ctx without limits, where it runs in this process: for measurements
+	another   func() cryptoki.Library // the library in one more process; nil with isolation: none
+	owned     bool                    // we initialised it, so we finalize it
+	officer   bool                    // logins are the security officer's
 	info      pkcs11.Info
 	repairing chan struct{} // has one place, for the call that repairs
 	pins      *pins
@@ -76,8 +77,11 @@ func (m *module) open(c Config) (err error) {
 		}
 		m.ctx = cryptoki.Limit(m.bare, c.CallTimeout)
 	case IsolationProcess:
-		m.ctx = cryptoki.Isolate(cryptoki.Isolation{Path: m.path, Env: c.ModuleEnv, Limit: c.CallTimeout, Start: c.startLimit, Log: m.watch.log})
+		isolation := cryptoki.Isolation{Path: m.path, Env: c.ModuleEnv, Limit: c.CallTimeout, Start: c.startLimit, Log: m.watch.log}
+		m.ctx = cryptoki.Isolate(isolation)
 		m.bare = m.ctx
+		isolation.Start = patience // who waits for a repair waits for the look, too
+		m.another = func() cryptoki.Library { return cryptoki.Isolate(isolation) }
 	default:
 		return fmt.Errorf("load PKCS#11 module %s: isolation %q: give %s or %s", m.path, c.Isolation, IsolationNone, IsolationProcess)
 	}

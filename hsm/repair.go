@@ -3,11 +3,14 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/zegel-tsp/zegel/hsm/internal/cryptoki"
 )
 
 const (
@@ -18,7 +21,7 @@ const (
 	// one, a token that is back is noticed within a second.
 	firstPause   = 100 * time.Millisecond
 	longestPause = 500 * time.Millisecond
-	// quietTime is how long other tokens of a module, which work, are spared another C_Initialize.
+	// quietTime is how long other tokens of a module, which work, are spared another C_Initialize, unless it is known to help.
 	quietTime = 10 * time.Second
 )
 
@@ -274,7 +277,7 @@ func (m *module) reinitialise(broken *token, deadline time.Time) error {
 		return nil
 	}
 	for _, t := range m.tokens {
-		if !down && t != broken && t.breaker.now.Load() == nil && time.Since(m.initialised) < quietTime {
+		if !down && t != broken && t.breaker.now.Load() == nil && time.Since(m.initialised) < quietTime && !m.isBack(broken) {
 			return fmt.Errorf("the module was initialised less than %v ago, and token %q works", quietTime, t.label)
 		}
 	}
@@ -307,6 +310,37 @@ func (m *module) reinitialise(broken *token, deadline time.Time) error {
 	return m.findTokens(broken)
 }
 
+// isBack reports whether t, which the library does not see, would be seen by one that begins anew: one in another process, because the tokens that
+// work are not to be disturbed for a look. With isolation: none nobody can look.
+func (m *module) isBack(t *token) bool {
+	if m.another == nil || shows(m.ctx, t) {
+		return false
+	}
+	beside := m.another()
+	if err := beside.Initialize(); err != nil {
+		return false
+	}
+	back := shows(beside, t)
+	return beside.Finalize() == nil && back
+}
+
+// shows reports whether the library has t in a slot.
+func shows(l cryptoki.Library, t *token) bool {
+	slots, err := l.GetSlotList(true)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(slots, func(slot uint) bool {
+		info, err := l.GetTokenInfo(slot)
+		return err == nil && t.is(info)
+	})
+}
+
+// is reports whether info is that of t.
+func (t *token) is(info pkcs11.TokenInfo) bool {
+	return info.SerialNumber == t.info.SerialNumber && info.Label == t.info.Label && info.Model == t.info.Model && info.ManufacturerID == t.info.ManufacturerID
+}
+
 // holdFirst is how long a repair waits for calls that it can end.
 const holdFirst = 200 * time.Millisecond
 
@@ -335,7 +369,7 @@ func (m *module) findTokens(wanted *token) error {
 			continue // no token to talk to
 		}
 		for _, t := range m.tokens {
-			if info.SerialNumber == t.info.SerialNumber && info.Label == t.info.Label && info.Model == t.info.Model && info.ManufacturerID == t.info.ManufacturerID {
+			if t.is(info) {
 				found[t] = slot
 			}
 		}
