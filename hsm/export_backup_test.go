@@ -11,7 +11,7 @@ import (
 // NoObject says what there is under the name of uri, if anything.
 func NoObject(t *Tokens, uri string) error {
 	return onToken(t, uri, func(k *token, u URI, session pkcs11.SessionHandle) error {
-		n, err := k.left(session, u)
+		n, _, err := k.left(session, u)
 		if err == nil && n > 0 {
 			err = fmt.Errorf("%d objects are left", n)
 		}

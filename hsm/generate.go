@@ -283,10 +283,12 @@ func (t *token) destroy(u URI) error {
 			return err
 		}
 		failed := t.destroyObjects(session, objects...)
-		left, err := t.left(session, u)
+		left, secret, err := t.left(session, u)
 		switch {
 		case err != nil:
 			return errors.Join(failed, fmt.Errorf("the key may still be on token %q: look it up: %w", t.label, err))
+		case left > 0 && secret == 0 && u.Type != "public":
+			return errors.Join(fmt.Errorf("%w: token %q still has the public key alone: destroy it with type=public in the URI", ErrGone, t.label), failed)
 		case left > 0:
 			return errors.Join(failed, fmt.Errorf("token %q still has %d objects of that name: %w", t.label, left, ErrStillThere))
 		case failed != nil:
@@ -315,8 +317,8 @@ func (t *token) findAll(session pkcs11.SessionHandle, u URI) ([]object, error) {
 	return []object{secret}, err
 }
 
-// left counts the objects that findAll would have found a part of.
-func (t *token) left(session pkcs11.SessionHandle, u URI) (n int, err error) {
+// left counts the objects that findAll would have found a part of, and among them private and secret keys.
+func (t *token) left(session pkcs11.SessionHandle, u URI) (n, secret int, err error) {
 	classes := []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_SECRET_KEY}
 	switch u.Type {
 	case "secret-key":
@@ -329,9 +331,12 @@ func (t *token) left(session pkcs11.SessionHandle, u URI) (n int, err error) {
 	for _, class := range classes {
 		found, err := t.find(session, u.template(class))
 		if err != nil {
-			return n, err
+			return n, secret, err
 		}
 		n += len(found)
+		if class != pkcs11.CKO_PUBLIC_KEY {
+			secret += len(found)
+		}
 	}
-	return n, nil
+	return n, secret, nil
 }

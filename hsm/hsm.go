@@ -71,7 +71,7 @@ var (
 	ErrPINWanted = errors.New("the PIN has not been entered")
 	// ErrPINRefused is wrapped when a token, or the file of a soft token's key, does not open with the PIN given.
 	ErrPINRefused = errors.New("PIN refused")
-	// ErrStillThere is wrapped by Tokens.Destroy when the token still shows objects of the key.
+	// ErrStillThere is wrapped by Tokens.Destroy when the token still shows the private or secret key.
 	ErrStillThere = errors.New("the key is not destroyed")
 	// ErrGone is wrapped by Tokens.Destroy when the key is gone though the token reported its destruction as failed.
 	ErrGone = errors.New("the key is gone all the same")

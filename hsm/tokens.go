@@ -186,8 +186,8 @@ func (t *Tokens) GenerateWrappingKey(uri string) (*WrappingKey, error) {
 }
 
 // Destroy removes the one key pair, or the one secret key, that uri names, for ever; with type=public a public key that is there alone.
-// It returns nil once the token shows no object of that name any more. ErrStillThere: objects are left; ErrGone: they are gone though the
-// token reported a failure; else nothing was destroyed, or nobody knows. Keys opened before stop working.
+// It returns nil once the token shows no object of that name any more. ErrStillThere: the private or secret key is left; ErrGone: it is gone
+// though the token reported a failure, which may have left the public key; else nothing was destroyed, or nobody knows. Keys opened before stop working.
 func (t *Tokens) Destroy(uri string) error {
 	_, err := open(t, "destroy key", uri, func(u URI) (*struct{}, error) {
 		if u.Software {
