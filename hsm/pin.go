@@ -112,7 +112,7 @@ func (u URI) tokenName() string {
 type pins struct {
 	mu   sync.Mutex
 	held map[string]*locked.Secret // by holder
-	next map[string]bool           // by holder: entered, and not tried yet, so that the next activation takes it and not what the source says
+	next map[string]bool           // by holder: entered, and not refused since, so that the next activation takes it and not what the source says
 	off  bool                      // nothing is read, and nobody logs in
 }
 
@@ -216,7 +216,7 @@ func (p *pins) enter(u URI, pin []byte) error {
 	return nil
 }
 
-// takeEntered reports whether u's PIN was entered and not tried since, once.
+// takeEntered reports whether u's PIN was entered and not refused since, once.
 func (p *pins) takeEntered(u URI) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -257,6 +257,13 @@ func (p *pins) drop(u URI) {
 		secret.Wipe()
 		delete(p.held, u.holder())
 	}
+	delete(p.next, u.holder())
+}
+
+// refused forgets that u's PIN was entered and waits for the next activation: it was refused before that.
+func (p *pins) refused(u URI) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	delete(p.next, u.holder())
 }
 

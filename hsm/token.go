@@ -200,6 +200,7 @@ func (t *token) explainLogin(u URI, err error) error {
 	}
 	err = fmt.Errorf("%w: %s: C_Login: %w: %s", ErrPINRefused, u.pinOrigin(), err, remedy)
 	t.refused.Store(&refusal{err})
+	t.module.pins.refused(u)
 	t.module.pins.dropEntered(u)
 	return err
 }
