@@ -308,7 +308,7 @@ func openFile(path string, readOnly bool) (db *bolt.DB, err error) {
 func (j *Journal) load(tx *bolt.Tx, role string) error {
 	meta := tx.Bucket(bucketMeta)
 	if meta == nil {
-		return errors.New("not a journal: bucket meta is missing")
+		return errors.New("not a journal, or damaged (bucket meta is missing): restore it from a backup")
 	}
 	if err := checkFormat(meta.Get(metaFormat)); err != nil {
 		return err
@@ -340,7 +340,7 @@ func (j *Journal) load(tx *bolt.Tx, role string) error {
 
 func checkFormat(value []byte) error {
 	if len(value) != 4 {
-		return errors.New("not a journal: its format version is missing")
+		return errors.New("not a journal, or damaged (its format version is missing): restore it from a backup")
 	}
 	if v := binary.BigEndian.Uint32(value); v > formatVersion {
 		return fmt.Errorf("format version %d is newer than %d, the newest that this software reads; update it", v, formatVersion)
